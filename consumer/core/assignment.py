@@ -1,4 +1,4 @@
-"""One period of owning a partition. A partition that comes back is a new object, so late answers cannot reach it (I4)."""
+"""One period of owning a partition. One that comes back is a new object, so late answers cannot reach it (I4)."""
 
 from dataclasses import dataclass, field
 

@@ -2,7 +2,7 @@
 
 It opens at once on what only a wrong endpoint explains (3xx, 404, 410, TLS, DNS), on a failing share of the last
 answers, and when too many 2xx cannot be understood: a changed success body must not send every purchase again. While
-open, one probe at a time is let through, at growing intervals; the first answer that shows a working endpoint closes it.
+open, one probe at a time is let through, at growing intervals; the first answer of a working endpoint closes it.
 """
 
 from dataclasses import dataclass, field
@@ -110,10 +110,9 @@ class Breaker:
             failing = self._failing
             if failing.total >= policy.min_answers and failing.share >= policy.failing_share:
                 return "failing_answers"
-        elif isinstance(outcome, Unconfirmed):
-            # counted against the whole window from the first answer on: eleven of the first hundred open it too
-            if self._unconfirmed.marked > policy.unconfirmed_share * policy.unconfirmed_window:
-                return "unconfirmed_answers"
+        # counted against the whole window from the first answer on: eleven of the first hundred open it too
+        if self._unconfirmed.marked > policy.unconfirmed_share * policy.unconfirmed_window:
+            return "unconfirmed_answers"
         return None
 
 

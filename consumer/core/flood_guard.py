@@ -7,9 +7,10 @@ from consumer.core.window import ShareWindow
 
 @dataclass(slots=True)
 class FloodGuard:
-    """Trips when more than *max_share* of the last *window_records* ended as dead letters, and at least *min_dead_letters*.
+    """Trips when more than *max_share* of the last *window_records* ended as dead letters.
 
-    Once tripped it stays so until the process is restarted: a person must look.
+    And not before there are *min_dead_letters*: the first bad records of a quiet topic are no flood. Once tripped it
+    stays so until the process is restarted: a person must look.
     """
 
     max_share: float

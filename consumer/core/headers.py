@@ -1,7 +1,7 @@
 """The headers that travel with a record through our own topics.
 
-Source headers stay as they came (schema ids can live there); ours are replaced at each hop, so they never grow. They are
-believed only on our own topics: a producer's header of the same name means nothing.
+Source headers stay as they came (schema ids can live there); ours are replaced at each hop, so they never grow. They
+are believed only on our own topics: a producer's header of the same name means nothing.
 """
 
 from typing import NamedTuple
