@@ -1,0 +1,84 @@
+"""The librdkafka properties that we own, and why; people's own (`[kafka.client]`) lie beneath them."""
+
+from typing import Any
+
+from consumer.settings import Settings
+
+PRODUCER_MAX_BYTES = 100 * 1024 * 1024
+"""Above any record that a broker lets through: the default, 1,000,000, refuses locally what the broker took before."""
+
+
+def consumer_conf(settings: Settings, client_id: str) -> dict[str, Any]:
+    """Return the properties of the group member."""
+    kafka = settings.kafka
+    conf: dict[str, Any] = {
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 10_000,
+        "client.id": client_id,
+        "check.crcs": True,
+        "queued.min.messages": 2_000,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.max.bytes": 16_777_216,
+        "fetch.queue.backoff.ms": 50,
+        **_client(settings),
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": kafka.group_id,
+        "group.protocol": kafka.group_protocol,
+        "enable.auto.commit": True,  # commits what we store, and only while the partition is ours
+        "auto.commit.interval.ms": kafka.auto_commit_interval_ms,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",  # never a silent jump
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "max.poll.interval.ms": kafka.max_poll_interval_ms,
+        "statistics.interval.ms": kafka.statistics_interval_ms,
+        "log.connection.close": False,
+    }
+    if kafka.group_protocol == "classic":
+        conf["partition.assignment.strategy"] = "cooperative-sticky"
+        conf["session.timeout.ms"] = kafka.session_timeout_ms
+        conf["heartbeat.interval.ms"] = min(3_000, kafka.session_timeout_ms // 3)
+    return conf
+
+
+def producer_conf(settings: Settings, client_id: str) -> dict[str, Any]:
+    """Return the properties of the producer to our own topics."""
+    return {
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 10_000,
+        "client.id": f"{client_id}-retry",
+        "compression.type": "zstd",
+        "linger.ms": 5,
+        "delivery.timeout.ms": 60_000,
+        "queue.buffering.max.kbytes": 262_144,
+        "queue.buffering.max.messages": 20_000,
+        **{key: value for key, value in _client(settings).items() if key not in _CONSUMER_ONLY},
+        "bootstrap.servers": settings.kafka.bootstrap_servers,
+        "enable.idempotence": True,
+        "acks": "all",
+        "message.max.bytes": PRODUCER_MAX_BYTES,
+        "batch.size": 524_288,  # message.max.bytes must not become the size of a batch, which the broker would refuse
+        "log.connection.close": False,
+    }
+
+
+def admin_conf(settings: Settings, client_id: str) -> dict[str, Any]:
+    """Return the properties of an admin client, for the commands that look around."""
+    return {
+        "client.id": f"{client_id}-admin",
+        **{key: value for key, value in _client(settings).items() if key not in _CONSUMER_ONLY},
+        "bootstrap.servers": settings.kafka.bootstrap_servers,
+        "log.connection.close": False,
+    }
+
+
+_CONSUMER_ONLY = frozenset({
+    "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "queued.min.messages",
+    "queued.max.messages.kbytes", "fetch.wait.max.ms", "fetch.min.bytes", "fetch.max.bytes", "fetch.message.max.bytes",
+    "max.partition.fetch.bytes", "fetch.queue.backoff.ms", "fetch.error.backoff.ms", "check.crcs", "group.instance.id",
+    "group.remote.assignor", "coordinator.query.interval.ms",
+})  # fmt: skip
+
+
+def _client(settings: Settings) -> dict[str, Any]:
+    return settings.kafka.client_properties()

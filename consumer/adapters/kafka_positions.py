@@ -1,0 +1,152 @@
+"""Where each partition starts: the committed offset, or a rule that a person chose. Never a guess.
+
+Called on the Kafka thread, inside on_assign. An error is never read as "no offset": that lost other clients' data.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.errors import KafkaFatalError, OffsetsLostError
+from consumer.ports import Clock
+from consumer.telemetry import log
+
+T = TypeVar("T")
+
+CALL_S = 10.0
+"""One request's time; the whole resolution has a budget of its own."""
+
+
+class StartPositions:
+    """Resolves the start of partitions that were assigned.
+
+    Args of the constructor:
+        source_topics: topics where *start* applies while the group has no commit on any of their partitions.
+        our_topics: retry tiers, held, dead letters: read from the low watermark, so that nothing of ours is skipped.
+        start: "earliest", "latest" or a moment.
+        budget_s: how long errors are waited out before the process stops.
+    """
+
+    def __init__(
+        self,
+        *,
+        group_id: str,
+        source_topics: Sequence[str],
+        our_topics: Sequence[str],
+        start: str | datetime,
+        budget_s: float,
+        clock: Clock,
+        pause: Callable[[float], None],
+    ) -> None:
+        self._group_id = group_id
+        self._source_topics = frozenset(source_topics)
+        self._our_topics = tuple(our_topics)
+        self._start = start
+        self._budget_s = budget_s
+        self._clock = clock
+        self._pause = pause
+
+    def resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
+        """Return *partitions* with numeric offsets, and whether any of them had no commit before.
+
+        Raises:
+            OffsetsLostError: our topics have records and the group has no commit at all.
+            KafkaFatalError: the brokers gave no answer within the budget.
+        """
+        deadline = self._clock.monotonic() + self._budget_s
+        committed = self._patiently(deadline, lambda: _committed(consumer, partitions))
+        fresh_topics: dict[str, bool] = {}
+        resolved: list[TopicPartition] = []
+        is_fresh = False
+        for at in committed:
+            if at.offset >= 0:
+                resolved.append(TopicPartition(at.topic, at.partition, at.offset))
+                continue
+            is_fresh = True
+            if at.topic in self._source_topics and at.topic not in fresh_topics:
+                fresh_topics[at.topic] = self._patiently(deadline, lambda at=at: self._has_no_commit(consumer, at.topic))  # type: ignore[misc]
+            applies = fresh_topics.get(at.topic, False)
+            offset = self._patiently(deadline, lambda at=at, applies=applies: self._first(consumer, at, applies))  # type: ignore[misc]
+            log.info("offset.resolved", topic=at.topic, partition=at.partition, offset=offset,
+                     rule=str(self._start) if applies else "low watermark")  # fmt: skip
+            resolved.append(TopicPartition(at.topic, at.partition, offset))
+        return resolved, is_fresh
+
+    def _has_no_commit(self, consumer: Consumer, topic: str) -> bool:
+        """Whether the group is new to *topic*, so that the configured start applies."""
+        everywhere = _committed(consumer, _all_partitions(consumer, [topic]))
+        if any(at.offset >= 0 for at in everywhere):
+            return False
+        others = [name for name in (*self._source_topics, *self._our_topics) if name != topic]
+        known = _committed(consumer, _all_partitions(consumer, others))
+        if any(at.offset >= 0 for at in known):
+            return True
+        ours = _all_partitions(consumer, self._our_topics)
+        if any(consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)[1] > 0 for at in ours):
+            raise OffsetsLostError(
+                f"group {self._group_id!r} has no committed offset at all, but its own topics have records, so it has "
+                "worked before: the broker has forgotten it (offsets.retention.minutes, a week by default), or the "
+                "group's name is new. Starting anywhere would lose or repeat events. Choose the offsets: "
+                f"kafka-consumer-groups --group {self._group_id} --topic {topic} --reset-offsets --to-datetime ... "
+                "--execute (and --to-earliest for the retry and held topics), then start again."
+            )
+        return True
+
+    def _first(self, consumer: Consumer, at: TopicPartition, start_applies: bool) -> int:
+        low, high = consumer.get_watermark_offsets(
+            TopicPartition(at.topic, at.partition), timeout=CALL_S, cached=False
+        )
+        if not start_applies or self._start == "earliest":
+            return int(low)
+        if self._start == "latest":
+            return int(high)
+        assert isinstance(self._start, datetime), "settings admit nothing else"
+        moment_ms = int(self._start.timestamp() * 1000)
+        (found,) = consumer.offsets_for_times([TopicPartition(at.topic, at.partition, moment_ms)], timeout=CALL_S)
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return int(found.offset) if found.offset >= 0 else int(high)  # -1: no record is that young
+
+    def _patiently(self, deadline: float, ask: Callable[[], T]) -> T:
+        """Ask until there is an answer, or the budget is used up."""
+        wait_s = 0.2
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                problem: KafkaError = error.args[0]
+                if problem.fatal() or self._clock.monotonic() + wait_s > deadline:
+                    raise KafkaFatalError(
+                        f"cannot read the committed offsets of group {self._group_id!r}: {problem.name()}. "
+                        f"No answer within {self._budget_s:.0f} s; the process stops rather than guess where to start."
+                    ) from None
+                log.warning("offset.unresolved", reason=problem.name())
+            self._pause(wait_s)
+            wait_s = min(wait_s * 2, 5.0)
+
+
+def _committed(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+    """Return the committed offsets, OFFSET_INVALID where the broker says that there is none."""
+    if not partitions:
+        return []
+    answer = consumer.committed([TopicPartition(at.topic, at.partition) for at in partitions], timeout=CALL_S)
+    for at in answer:
+        if at.error is not None:
+            raise KafkaException(at.error)
+        if at.offset < 0 and at.offset != OFFSET_INVALID:
+            raise KafkaException(KafkaError(KafkaError._INVALID_ARG))  # noqa: SLF001 - the client's name for it
+    return list(answer)
+
+
+def _all_partitions(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
+    """Return every partition of those *topics* that exist."""
+    found: list[TopicPartition] = []
+    for topic in topics:
+        metadata = consumer.list_topics(topic, timeout=CALL_S).topics[topic]
+        if metadata.error is None:
+            found.extend(TopicPartition(topic, number) for number in metadata.partitions)
+        elif metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise KafkaException(metadata.error)
+    return found

@@ -1,0 +1,501 @@
+"""The Kafka thread: the only code that ever calls the Consumer.
+
+It reads micro-batches while there is room, stores the commit positions that the event loop publishes, and runs the
+rebalance callbacks. The facts it is built on (what librdkafka does on pause, revoke, close, a raising callback) are in
+docs/architecture.md ("The Kafka thread").
+"""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.adapters.kafka_positions import StartPositions
+from consumer.core.assignment import Assignment
+from consumer.core.budget import InFlightBudget
+from consumer.core.parking import Parked, Parking
+from consumer.core.record import Partition, Record
+from consumer.errors import ConsumerError, KafkaFatalError, OutOfRangeError
+from consumer.ports import Clock
+from consumer.telemetry import Metrics, Repeated, log
+
+PAUSE_AFTER_S = 5.0
+"""Without room for so long, partitions are paused and polled, so that a rebalance doesn't wait for us."""
+WAIT_S = 0.1
+"""The longest step of the thread outside of a drain."""
+
+Positions = Sequence[tuple[Assignment, int]]
+
+
+class Sink(Protocol):
+    """Where batches and rebalances go; `rebalance.Rebalance` in the real process."""
+
+    def take(self, batch: Sequence[tuple[Assignment, Record]]) -> None: ...
+    def assigned(self, assignments: Sequence[Assignment]) -> None: ...
+    def revoked(self, assignments: Sequence[Assignment], *, timeout_s: float, reason: str) -> Positions: ...
+    def lost(self, assignments: Sequence[Assignment]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePolicy:
+    """How the thread reads. The held topic is read every `held_sweep_s`, less often while that brings nothing."""
+
+    topics: tuple[str, ...]
+    batch_max_records: int
+    batch_max_wait_s: float
+    drain_timeout_s: float
+    held_sweep_s: float
+    held_sweep_max_s: float = 900.0
+
+
+class KafkaSource:
+    """One group member. `run` is the body of its thread."""
+
+    def __init__(
+        self,
+        *,
+        conf: dict[str, Any],
+        policy: SourcePolicy,
+        positions: StartPositions,
+        parking: Parking,
+        budget: InFlightBudget,
+        metrics: Metrics,
+        clock: Clock,
+        beat: Callable[[float], None],
+        joined: Callable[[], None],
+    ) -> None:
+        self._conf = conf
+        self._policy = policy
+        self._positions = positions
+        self._parking = parking
+        self._budget = budget
+        self._metrics = metrics
+        self._clock = clock
+        self._beat = beat
+        self._joined = joined
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._room = threading.Event()
+        self._stopping = False
+        self._failure: ConsumerError | None = None
+        self._owned: dict[Partition, Assignment] = {}
+        self._stored: dict[Partition, int] = {}
+        self._given_back: dict[Partition, tuple[int, int | None]] = {}
+        self._span_paused: set[Partition] = set()
+        self._all_paused = False
+        self._starved_since: float | None = None
+        self._epochs = itertools.count(1)
+        self._commit_now = False
+        self._sweep_interval_s = policy.held_sweep_s
+        self._next_sweep = 0.0
+        self._next_asked_sweep = 0.0
+        self._errors = Repeated()
+        self.lag: dict[Partition, int] = {}
+        """Records behind the end of each owned partition, by the client's own statistics."""
+        self.high_watermarks: dict[Partition, int] = {}
+
+    # -- called from the event loop
+
+    def publish(self, positions: Positions) -> None:
+        """Store commit *positions*, if their assignments are still ours by then."""
+        self._commands.put(lambda: self._store(positions))
+
+    def set_span_paused(self, stop: Sequence[Assignment], go: Sequence[Assignment]) -> None:
+        """Stop or resume reading single partitions."""
+        self._commands.put(lambda: self._pause_spans(stop, go))
+
+    def sweep_held(self, limit: int | None) -> None:
+        """Read the held topic: all that is on it now, or about *limit* records of each partition."""
+        self._commands.put(lambda: self._sweep_asked_for(limit))
+
+    def wake(self) -> None:
+        """There is room again."""
+        self._room.set()
+
+    def stop(self) -> None:
+        """Drain, store, close, and return from `run`."""
+        self._stopping = True
+        self._room.set()
+
+    # -- the thread
+
+    def run(self, sink: Sink) -> None:
+        """Read until `stop`.
+
+        Raises:
+            ConsumerError: the client cannot go on, or a person must choose offsets.
+        """
+        self._sink = sink
+        self._consumer = Consumer(
+            {**self._conf, "stats_cb": self._on_stats, "error_cb": self._on_error, "on_commit": self._on_commit}
+        )
+        self._consumer.subscribe(
+            list(self._policy.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            while not self._stopping and self._failure is None:
+                self._beat(self._clock.monotonic())
+                self._step()
+        finally:
+            self._leave_group()
+        if self._failure is not None:
+            raise self._failure
+
+    def _step(self) -> None:
+        self._obey()
+        self._look_at_time()
+        room = self._budget.room
+        if room == 0:
+            self._wait_for_room()
+            return
+        self._starved_since = None
+        if self._all_paused:
+            self._all_paused = False
+            self._resume(self._owned)
+            log.info("consumer.resumed", partitions=len(self._owned))
+        self._hand_over(self._consume(min(room, self._policy.batch_max_records)))
+
+    def _consume(self, most: int) -> list[Message]:
+        """Return what is there, without waiting for a full batch."""
+        first = self._consumer.poll(self._policy.batch_max_wait_s)
+        if first is None:
+            return []
+        return [first, *self._consumer.consume(most - 1, 0)] if most > 1 else [first]
+
+    def _obey(self) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                break
+            command()
+        if self._commit_now:
+            self._commit_now = False
+            self._commit()
+
+    def _wait_for_room(self) -> None:
+        self._room.clear()
+        if self._budget.room:
+            return
+        now = self._clock.monotonic()
+        if self._starved_since is None:
+            self._starved_since = now
+        if not self._all_paused and (now - self._starved_since > PAUSE_AFTER_S or self._budget.closed_for):
+            self._all_paused = True
+            self._pause(self._owned)
+            reasons = ",".join(sorted(self._budget.closed_for)) or "in_flight_limit"
+            log.warning("consumer.paused", partitions=len(self._owned), reason=reasons)
+        if self._all_paused:
+            # what a rebalance brought before it was paused may still come out: never throw it away
+            message = self._consumer.poll(WAIT_S)
+            if message is not None:
+                self._hand_over([message])
+        else:
+            self._room.wait(WAIT_S)
+
+    def _hand_over(self, messages: Iterable[Message]) -> None:
+        batch: list[tuple[Assignment, Record]] = []
+        back: dict[Partition, Parked] = {}
+        skipped: set[Partition] = set()
+        owned = self._owned
+        now_ms = self._clock.wall_ms()
+        size_bytes = 0
+        for message in messages:
+            if message.error() is not None:
+                self._on_message_error(message)
+                continue
+            record = _record(message)
+            partition = Partition(record.topic, record.partition)
+            assignment = owned.get(partition)
+            if assignment is None or partition in skipped:
+                continue
+            if not self._is_in_place(partition, record):
+                skipped.add(partition)
+                continue
+            parked = self._parking.place(record, now_ms)
+            if parked is not None:
+                back[partition] = parked
+                skipped.add(partition)
+                continue
+            batch.append((assignment, record))
+            size_bytes += record.size_bytes
+            if self._parking.sweep_is_over(partition, record.offset + 1):
+                back[partition] = Parked(record.offset + 1, None)
+                skipped.add(partition)
+        for partition, parked in back.items():
+            self._give_back(partition, parked)
+        if batch:
+            self._budget.taken_records += len(batch)
+            self._budget.taken_bytes += size_bytes
+            self._sink.take(batch)
+
+    # -- partitions that wait
+
+    def _give_back(self, partition: Partition, parked: Parked) -> None:
+        """Pause *partition* and let its next record be the one it waits at."""
+        self._parking.park(partition, parked)
+        self._pause([partition])
+        self._given_back[partition] = (parked.offset, None)
+        self._seek(partition, parked.offset)
+
+    def _is_in_place(self, partition: Partition, record: Record) -> bool:
+        """After a seek, admit only the record that was sought: another one might hide a loss.
+
+        Where it is gone from the log (retention), the next one comes up a second time, and then it is believed.
+        """
+        expected = self._given_back.get(partition)
+        if expected is None:
+            return True
+        offset, seen = expected
+        if record.offset > offset and record.offset != seen:
+            self._given_back[partition] = (offset, record.offset)
+            self._seek(partition, offset)
+            return False
+        if record.offset >= offset:
+            del self._given_back[partition]
+        return True
+
+    def _seek(self, partition: Partition, offset: int) -> None:
+        at = TopicPartition(partition.topic, partition.number, offset)
+        try:
+            self._consumer.seek(at)
+        except KafkaException:  # not in a state to seek: an assignment at the offset is the same
+            self._consumer.incremental_unassign([at])
+            self._consumer.incremental_assign([at])
+            if partition in self._parking.parked or partition in self._span_paused or self._all_paused:
+                self._pause([partition])
+
+    def _look_at_time(self) -> None:
+        due = self._parking.due(self._clock.wall_ms())
+        if due:
+            self._resume(due)
+        now = self._clock.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._sweep_interval_s
+            if not self._budget.closed_for and self._sweep(None):
+                # whoever is held again is asked less and less often; a lane that opens sweeps at once
+                self._sweep_interval_s = min(self._sweep_interval_s * 2, self._policy.held_sweep_max_s)
+
+    def _sweep_asked_for(self, limit: int | None) -> None:
+        now = self._clock.monotonic()
+        if limit is None:
+            self._sweep_interval_s = self._policy.held_sweep_s
+        elif now < self._next_asked_sweep:  # a closed lane asks at every tick
+            return
+        self._next_asked_sweep = now + 1.0
+        self._sweep(limit)
+
+    def _sweep(self, limit: int | None) -> bool:
+        """Start to read the held partitions that wait."""
+        started = []
+        for partition, parked in [*self._parking.parked.items()]:
+            if parked.until_ms is not None:
+                continue
+            at = TopicPartition(partition.topic, partition.number)
+            try:
+                _, high = self._consumer.get_watermark_offsets(at, timeout=5.0, cached=False)
+            except KafkaException as error:
+                self._note_error(error.args[0])
+                return False
+            end = high if limit is None else min(high, parked.offset + limit)
+            if self._parking.sweep(partition, end=end):
+                started.append(partition)
+        self._resume(started)
+        return bool(started)
+
+    def _pause_spans(self, stop: Sequence[Assignment], go: Sequence[Assignment]) -> None:
+        stopped = [at.partition for at in stop if self._owned.get(at.partition) is at]
+        self._span_paused.update(stopped)
+        self._pause(stopped)
+        freed = [at.partition for at in go if at.partition in self._span_paused]
+        self._span_paused.difference_update(freed)
+        self._resume(freed)
+
+    def _pause(self, partitions: Iterable[Partition]) -> None:
+        # pausing empties the prefetch queue, so it is for waits of seconds, not for back-pressure
+        self._consumer.pause([TopicPartition(*partition) for partition in partitions])
+
+    def _resume(self, partitions: Iterable[Partition]) -> None:
+        if self._all_paused:
+            return
+        free = [at for at in partitions if at not in self._span_paused and at not in self._parking.parked]
+        if free:
+            self._consumer.resume([TopicPartition(*partition) for partition in free])
+
+    # -- offsets
+
+    def _store(self, positions: Positions) -> None:
+        """Give the next commit what settled; only for assignments that are still ours."""
+        current = [
+            (assignment.partition, offset)
+            for assignment, offset in positions
+            if self._owned.get(assignment.partition) is assignment
+            and offset > self._stored.get(assignment.partition, -1)
+        ]
+        for partition, offset in current:
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(partition.topic, partition.number, offset)])
+            except KafkaException as error:
+                self._metrics.offset_commits.add((f"store_{error.args[0].name().lower()}",))
+                continue
+            self._stored[partition] = offset
+
+    def _commit(self) -> None:
+        """Commit what is stored, now: a start that was resolved must not be resolved again."""
+        try:
+            self._consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._NO_OFFSET:  # noqa: SLF001 - the client's own name for it
+                self._note_error(error.args[0])
+
+    # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            starts, is_fresh = self._positions.resolve(consumer, partitions) if partitions else ([], False)
+            assignments = [
+                Assignment(Partition(at.topic, at.partition), next(self._epochs), at.offset) for at in starts
+            ]
+            self._sink.assigned(assignments)
+            consumer.incremental_assign(starts)
+            for assignment in assignments:
+                self._own(assignment)
+            self._commit_now = self._commit_now or is_fresh
+            self._metrics.rebalances.add(("assign",))
+            self._joined()
+            log.info("consumer.assigned", partitions=len(starts), owned=len(self._owned))
+        except ConsumerError as error:
+            self._failure = error
+            consumer.incremental_assign([])
+        except Exception as error:
+            self._callback_failed("assign", error)
+
+    def _own(self, assignment: Assignment) -> None:
+        partition = assignment.partition
+        self._owned[partition] = assignment
+        self._stored.pop(partition, None)
+        self._store([(assignment, assignment.start)])
+        if partition.topic == self._parking.plan.held_topic:
+            self._parking.park(partition, Parked(assignment.start, None))
+            self._next_sweep = 0.0
+            self._pause([partition])
+        elif self._all_paused:
+            self._pause([partition])
+
+    def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
+        gone = [self._owned.pop(at, None) for at in (Partition(p.topic, p.partition) for p in partitions)]
+        assignments = [assignment for assignment in gone if assignment is not None]
+        for assignment in assignments:
+            partition = assignment.partition
+            self._parking.forget(partition)
+            self._given_back.pop(partition, None)
+            self._span_paused.discard(partition)
+            self.lag.pop(partition, None)
+            self.high_watermarks.pop(partition, None)
+        return assignments
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            leaving = [self._owned[at] for at in (Partition(p.topic, p.partition) for p in partitions) if at in self._owned]
+            if leaving:
+                self._metrics.rebalances.add(("revoke",))
+                timeout_s = self._policy.drain_timeout_s
+                self._store(self._sink.revoked(leaving, timeout_s=timeout_s, reason="revoked"))
+                log.info("consumer.revoked", partitions=len(leaving))
+            self._disown(partitions)
+        except Exception as error:
+            self._callback_failed("revoke", error)
+
+    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self._metrics.rebalances.add(("lost",))
+            self._sink.lost(self._disown(partitions))
+            log.warning("consumer.lost", partitions=len(partitions))
+        except Exception as error:
+            self._callback_failed("lost", error)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        try:
+            failed = error or next((at.error for at in partitions if at.error is not None), None)
+            if failed is None:
+                self._metrics.offset_commits.add(("ok",))
+                self._metrics.last_commit_timestamp.set(self._clock.wall_ms() / 1000)
+            elif failed.code() != KafkaError._NO_OFFSET:  # noqa: SLF001
+                self._metrics.offset_commits.add((failed.name().lower(),))
+                log.warning("offset.commit_failed", reason=failed.name())
+        except Exception as problem:
+            self._callback_failed("commit", problem)
+
+    def _on_stats(self, text: str) -> None:
+        try:
+            stats = orjson.loads(text)
+            for topic, of_topic in stats["topics"].items():
+                for of_partition in of_topic["partitions"].values():
+                    partition = Partition(topic, of_partition["partition"])
+                    assignment = self._owned.get(partition)
+                    high = max(of_partition["ls_offset"], of_partition["hi_offset"])
+                    if assignment is not None and high >= 0:
+                        self.high_watermarks[partition] = high
+                        self.lag[partition] = max(0, high - assignment.tracker.committable)
+        except Exception as error:
+            self._callback_failed("stats", error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        try:
+            self._note_error(error)
+        except Exception as problem:
+            self._callback_failed("error", problem)
+
+    def _callback_failed(self, callback: str, error: Exception) -> None:
+        self._metrics.callback_errors.add((callback,))
+        log.error("callback.failed", callback=callback, error_type=type(error).__name__)
+        if self._failure is None:
+            self._failure = ConsumerError(f"the {callback} callback failed ({type(error).__name__}): this is a bug")
+
+    def _note_error(self, error: KafkaError) -> None:
+        count = self._errors.due(error.name(), self._clock.monotonic())
+        if count:
+            log.warning("kafka.error", reason=error.name(), count=count)
+
+    def _on_message_error(self, message: Message) -> None:
+        error = message.error()
+        code = error.code()
+        if code == KafkaError._FATAL or error.fatal():  # noqa: SLF001
+            self._failure = KafkaFatalError(
+                f"the Kafka client cannot go on ({error.name()}): restart the process. "
+                "If it comes back, look for another member with the same group.instance.id."
+            )
+        elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            self._failure = OutOfRangeError(
+                f"{message.topic()}[{message.partition()}]: the position {message.offset()} of group "
+                f"{self._conf['group.id']!r} is outside the log: records were deleted before we read them, or the "
+                "topic was made anew. Nothing was skipped. Look at what is there (kafka-get-offsets), choose where to "
+                "go on (kafka-consumer-groups --reset-offsets ... --execute, with the group stopped), start again."
+            )
+        else:
+            self._note_error(error)
+
+    # -- the end
+
+    def _leave_group(self) -> None:
+        """Drain what is ours, store it, and close: librdkafka commits what is stored."""
+        if self._owned:
+            owned = [*self._owned.values()]
+            self._store(self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown"))
+        self._consumer.close()
+
+
+def _record(message: Message) -> Record:
+    return Record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        tuple(message.headers() or ()),
+    )

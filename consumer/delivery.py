@@ -1,0 +1,425 @@
+"""From a prepared request to its end: send, read the answer, try again, hold back (I6, I7, I8).
+
+The happy path is callbacks: no task and no future per event. What is rare, everything after a first failed try, is one
+coroutine per record, driven by tenacity. Two gates stand before the wire: the endpoint's breaker and the app's lane.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from consumer.core.assignment import Assignment
+from consumer.core.breaker import Breaker
+from consumer.core.lane import Admission, Lane, LanePolicy
+from consumer.core.outcome import (
+    Answer,
+    Delivered,
+    Fault,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    Retryable,
+    Unconfirmed,
+    classify,
+)
+from consumer.core.retry import retry_after_s
+from consumer.envelope import Envelope
+from consumer.forwarding import Forwarding
+from consumer.ports import Clock, Transport
+from consumer.settlement import Settlement
+from consumer.telemetry import Metrics, log
+
+TICK_S = 0.25
+"""How often waits in memory and probes are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """Seconds, unless the name says otherwise."""
+
+    request_timeout_s: float = 8.0
+    retry_budget_s: float = 20.0
+    max_attempts: int = 4
+    backoff_initial_s: float = 0.25
+    backoff_max_s: float = 5.0
+    retry_after_cap_s: float = 3600.0
+
+
+@dataclass(slots=True)
+class _Budget:
+    """The time that the tries of one record may take in this hop. Waiting for the breaker doesn't count."""
+
+    ends_at: float
+
+
+class Delivery:
+    """Everything between a request and the end of its record. Lives on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        breaker: Breaker,
+        lane_policy: LanePolicy,
+        switched_off: frozenset[str],
+        forwarding: Forwarding,
+        settlement: Settlement,
+        policy: DeliveryPolicy,
+        metrics: Metrics,
+        clock: Clock,
+        random: Random,
+        resume: Callable[[], None],
+        sweep_held: Callable[[int | None], None],
+    ) -> None:
+        """Wire it up.
+
+        Args:
+            switched_off: lanes that are closed by settings and never probed.
+            resume: called when records that wait elsewhere may be offered again.
+            sweep_held: asks the source to read the held topic: all of it, or about so many records.
+        """
+        self._transport = transport
+        self.breaker = breaker
+        self._lane_policy = lane_policy
+        self._switched_off = switched_off
+        self._lanes: dict[str, Lane[Envelope]] = {}
+        self._forwarding = forwarding
+        self._settlement = settlement
+        self._policy = policy
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+        self._resume = resume
+        self._sweep_held = sweep_held
+        self._tries: dict[asyncio.Task[None], Envelope] = {}
+        self._clearances: deque[tuple[asyncio.Future[bool], Envelope]] = deque()
+        self.on_the_wire = 0
+
+    # -- the two gates
+
+    def take_probe(self) -> bool:
+        """Say whether one record may pass the open breaker now, as a probe."""
+        return self.breaker.probes.take(self._clock.monotonic())
+
+    @property
+    def lacks_a_probe(self) -> bool:
+        """The open breaker would let a probe through, and there is none among the records that were tried before."""
+        probes = self.breaker.probes
+        is_due = not probes.is_out and self._clock.monotonic() >= probes.due_at
+        return self.breaker.is_open and is_due and not self._clearances
+
+    def admit(self, envelope: Envelope, *, is_probe: bool) -> bool:
+        """Send *envelope*, whose request is ready, if its app's lane lets it.
+
+        Returns:
+            Whether it is on the wire; else it waits or is on its way to the held topic.
+        """
+        lane = self._lanes.get(envelope.app)
+        if lane is None:
+            lane = self._lanes[envelope.app] = Lane(
+                self._lane_policy, switched_off=envelope.app in self._switched_off
+            )
+        admission = lane.admit(self._clock.monotonic())
+        if admission is Admission.SEND or admission is Admission.PROBE:
+            envelope.is_lane_probe = admission is Admission.PROBE
+            self._settlement.activate(envelope)
+            self._send(envelope, is_probe=is_probe, answered=partial(self._first_answer, envelope, is_probe))
+            return True
+        self._keep_back(lane, envelope, may_wait=admission is Admission.WAIT)
+        return False
+
+    def _keep_back(self, lane: Lane[Envelope], envelope: Envelope, *, may_wait: bool) -> None:
+        if envelope.assignment.leaving:
+            self._settlement.abandon(envelope)
+        elif may_wait:
+            self._settlement.rest(envelope)
+            lane.wait(envelope, self._clock.monotonic())
+        else:
+            self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
+
+    # -- one try
+
+    def _send(self, envelope: Envelope, *, is_probe: bool, answered: Callable[[Outcome], None]) -> None:
+        request = envelope.request
+        assert request is not None, "only a prepared record is sent"
+        self.on_the_wire += 1
+        started = self._clock.monotonic()
+        self._transport.send(
+            request,
+            started + self._policy.request_timeout_s,
+            partial(self._answer, envelope, started, is_probe, answered),
+        )
+
+    def _answer(
+        self,
+        envelope: Envelope,
+        started: float,
+        is_probe: bool,
+        answered: Callable[[Outcome], None],
+        answer: Answer | Fault,
+    ) -> None:
+        self.on_the_wire -= 1
+        outcome = classify(answer)
+        now = self._clock.monotonic()
+        metrics = self._metrics
+        metrics.delivery_duration.observe(now - started)
+        metrics.delivery_attempts.add(_ATTEMPT_LABELS.get(outcome) or _attempt_labels(outcome))
+        if not isinstance(outcome, Misconfigured):
+            envelope.tries += 1
+        if self.breaker.note(outcome, now, probe=is_probe):
+            self._breaker_moved()
+        if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
+            self._note_lane(envelope, outcome, now)
+        answered(outcome)
+        self._resume()
+
+    def _first_answer(self, envelope: Envelope, _is_probe: bool, outcome: Outcome) -> None:
+        if type(outcome) is Delivered:
+            self._delivered(envelope)
+        elif isinstance(outcome, Retryable | Unconfirmed) or _is_endpoint(outcome):
+            task = asyncio.get_running_loop().create_task(self._persist(envelope, outcome))
+            self._tries[task] = envelope
+            task.add_done_callback(self._tries.pop)
+        else:
+            self._finish(envelope, outcome)
+
+    def _delivered(self, envelope: Envelope) -> None:
+        self._settlement.end(envelope, "delivered", (envelope.record.topic, envelope.event, envelope.app))
+
+    # -- further tries
+
+    async def _persist(self, envelope: Envelope, first: Outcome) -> None:
+        """Try until it is delivered, hopeless, or out of budget; *first* is the outcome of the first try."""
+        policy = self._policy
+        budget = _Budget(self._clock.monotonic() + policy.retry_budget_s)
+        outcomes = [first]
+
+        async def attempt() -> Outcome:
+            outcome = outcomes.pop() if outcomes else await self._ask(envelope, budget)
+            while _is_endpoint(outcome):  # burns no attempt
+                outcome = await self._ask(envelope, budget)
+            return outcome
+
+        def is_worth_another(outcome: Outcome) -> bool:
+            was_unconfirmed = envelope.is_unconfirmed or envelope.hop.was_unconfirmed
+            if isinstance(outcome, Unconfirmed):
+                envelope.is_unconfirmed = True
+                return not was_unconfirmed
+            return isinstance(outcome, Retryable) and not (was_unconfirmed and outcome.may_duplicate)
+
+        def wait_s(state: RetryCallState) -> float:
+            longest = min(policy.backoff_initial_s * 2 ** (state.attempt_number - 1), policy.backoff_max_s)
+            return max(self._random.uniform(0, longest), self._asked_wait_s(_outcome_of(state)))
+
+        def is_over(state: RetryCallState) -> bool:
+            if self.breaker.is_open:  # it will be held, and nothing is forwarded meanwhile
+                return False
+            ends = self._clock.monotonic() + state.upcoming_sleep
+            return envelope.tries >= policy.max_attempts or ends > budget.ends_at
+
+        async def pause(seconds: float) -> None:
+            await asyncio.sleep(0 if self.breaker.is_open else seconds)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_result(is_worth_another),
+            wait=wait_s,
+            stop=is_over,
+            sleep=pause,
+            retry_error_callback=_outcome_of,
+        )
+        try:
+            final: Outcome = await retrying(attempt)
+        except asyncio.CancelledError:  # fenced, or the process ends: the next owner reads it again
+            self._let_go(envelope)
+            return
+        self._finish(envelope, final)
+
+    async def _ask(self, envelope: Envelope, budget: _Budget) -> Outcome:
+        """Send once more, when the breaker lets it."""
+        is_probe = await self._clearance(envelope, budget)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def answered(outcome: Outcome) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self._send(envelope, is_probe=is_probe, answered=answered)
+        return await future
+
+    async def _clearance(self, envelope: Envelope, budget: _Budget) -> bool:
+        """Wait while the breaker is open, with the budget stopped.
+
+        Returns:
+            Whether this try is the breaker's probe.
+
+        Raises:
+            asyncio.CancelledError: the assignment ended meanwhile.
+        """
+        if not self.breaker.is_open:
+            return False
+        if envelope.assignment.leaving:
+            raise asyncio.CancelledError
+        self._settlement.rest(envelope)
+        since = self._clock.monotonic()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._clearances.append((future, envelope))
+        is_probe = await future
+        budget.ends_at += self._clock.monotonic() - since
+        self._settlement.activate(envelope)
+        return is_probe
+
+    def _finish(self, envelope: Envelope, outcome: Outcome) -> None:
+        """End *envelope* with the outcome of its last try of this hop."""
+        if envelope.assignment.fenced and not isinstance(outcome, Delivered):
+            self._let_go(envelope)
+            return
+        if envelope.is_lane_probe:  # its answers said nothing about the lane
+            envelope.is_lane_probe = False
+            self._lanes[envelope.app].probes.put_back()
+        match outcome:
+            case Delivered():
+                self._delivered(envelope)
+            case Rejected():
+                log.debug("delivery.rejected", **_where(envelope), reason=outcome.reason)
+                self._forwarding.dead_letter(envelope, stage="deliver", reason=outcome.reason, status=outcome.status)
+            case Retryable() | Unconfirmed() if envelope.is_unconfirmed or envelope.hop.was_unconfirmed:
+                self._forwarding.dead_letter(envelope, stage="deliver", reason="unconfirmed", status=outcome.status)
+            case Retryable() | Unconfirmed():
+                tier = self._forwarding.plan.next_tier(envelope.hop.tier, self._asked_wait_s(outcome))
+                if tier is None:
+                    self._forwarding.dead_letter(
+                        envelope, stage="deliver", reason=f"exhausted_{outcome.reason}", status=outcome.status
+                    )
+                else:
+                    self._forwarding.retry(envelope, tier, reason=outcome.reason, status=outcome.status)
+            case Misconfigured():
+                lane = self._lanes[envelope.app]
+                has_room = len(lane.waiting) < self._lane_policy.waiting_records
+                self._keep_back(lane, envelope, may_wait=has_room and not lane.is_switched_off)
+
+    def _let_go(self, envelope: Envelope) -> None:
+        if envelope.is_lane_probe:
+            self._lanes[envelope.app].probes.put_back()
+        self._settlement.abandon(envelope)
+
+    def _asked_wait_s(self, outcome: Outcome) -> float:
+        header = outcome.retry_after if isinstance(outcome, Retryable) else None
+        return retry_after_s(header, self._clock.wall_ms(), self._policy.retry_after_cap_s)
+
+    # -- the breaker and the lanes move
+
+    def _breaker_moved(self) -> None:
+        breaker = self.breaker
+        self._metrics.circuit_state.set(int(breaker.is_open))
+        if breaker.is_open:
+            self._settlement.close_reading("breaker")
+            log.error("breaker.opened", reason=breaker.reason or "", in_flight=self.on_the_wire)
+            return
+        log.info("breaker.closed", open_s=round(self._clock.monotonic() - breaker.opened_at, 3))
+        self._settlement.open_reading("breaker")
+        while self._clearances:
+            self._clear(is_probe=False)
+
+    def _clear(self, *, is_probe: bool) -> bool:
+        """Let the record that waits longest for the breaker go on."""
+        while self._clearances:
+            future, _ = self._clearances.popleft()
+            if not future.done():
+                future.set_result(is_probe)
+                return True
+        return False
+
+    def _note_lane(self, envelope: Envelope, outcome: Outcome, now: float) -> None:
+        lane = self._lanes[envelope.app]
+        if isinstance(outcome, Misconfigured):
+            if outcome.scope == "app":
+                if lane.refused(outcome.reason, now, probe=envelope.is_lane_probe):
+                    self._metrics.lane_closed.set(1, (envelope.app,))
+                    log.error("lane.closed", app=envelope.app, reason=outcome.reason)
+                envelope.is_lane_probe = False
+        elif isinstance(outcome, Delivered | Rejected):
+            envelope.is_lane_probe = False
+            if lane.accepted():
+                self._metrics.lane_closed.set(0, (envelope.app,))
+                log.info("lane.opened", app=envelope.app, waiting=len(lane.waiting))
+                self._release_waiting(lane)
+                self._sweep_held(None)
+
+    def _release_waiting(self, lane: Lane[Envelope]) -> None:
+        waiting, lane.waiting = lane.waiting, deque()
+        for _, envelope in waiting:
+            self.admit(envelope, is_probe=False)
+
+    def tick(self) -> None:
+        """Look at everything that waits for a time: call it every `TICK_S`."""
+        now = self._clock.monotonic()
+        for lane in self._lanes.values():
+            if lane.closed_for is not None:
+                self._tick_lane(lane, now)
+        if self.breaker.is_open and self._clearances and self.take_probe() and not self._clear(is_probe=True):
+            self.breaker.probes.put_back()
+
+    def _tick_lane(self, lane: Lane[Envelope], now: float) -> None:
+        while lane.waiting and lane.waiting[0][0] <= now:
+            _, envelope = lane.waiting.popleft()
+            if lane.probes.is_out or now < lane.probes.due_at:
+                self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
+            else:
+                self.admit(envelope, is_probe=False)
+        if lane.is_switched_off or lane.probes.is_out or now < lane.probes.due_at or self.breaker.is_open:
+            return
+        if lane.waiting:
+            _, envelope = lane.waiting.popleft()
+            self.admit(envelope, is_probe=False)
+        else:
+            self._sweep_held(self._lane_policy.waiting_records)
+
+    # -- the assignment ends
+
+    def leave(self, assignments: set[Assignment]) -> None:
+        """Let go of all records of *assignments* that only wait: for the breaker, for their lane."""
+        for lane in self._lanes.values():
+            kept = deque(entry for entry in lane.waiting if entry[1].assignment not in assignments)
+            for _, envelope in lane.waiting:
+                if envelope.assignment in assignments:
+                    self._settlement.abandon(envelope)
+            lane.waiting = kept
+        for future, envelope in self._clearances:
+            if envelope.assignment in assignments:
+                future.cancel()
+        self._clearances = deque(entry for entry in self._clearances if not entry[0].done())
+
+    def cut(self, assignments: set[Assignment]) -> None:
+        """End the further tries of *assignments*, which are fenced. What is on the wire ends as a stale answer."""
+        for task, envelope in self._tries.items():
+            if envelope.assignment in assignments:
+                task.cancel()
+
+
+def _is_endpoint(outcome: Outcome) -> bool:
+    return isinstance(outcome, Misconfigured) and outcome.scope == "endpoint"
+
+
+def _outcome_of(state: RetryCallState) -> Outcome:
+    assert state.outcome is not None, "tenacity asks after a try"
+    outcome: Outcome = state.outcome.result()
+    return outcome
+
+
+def _where(envelope: Envelope) -> dict[str, str | int]:
+    record = envelope.record
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+
+
+def _attempt_labels(outcome: Outcome) -> tuple[str, str]:
+    status = outcome.status
+    return type(outcome).__name__.lower(), f"{status // 100}xx" if status else "none"
+
+
+_ATTEMPT_LABELS: dict[Outcome, tuple[str, str]] = {Delivered(): _attempt_labels(Delivered())}
+"""The good answer's labels, made once."""

@@ -1,0 +1,33 @@
+"""A record on its way, with what is needed to end it."""
+
+from dataclasses import dataclass, field
+
+from consumer.core.assignment import Assignment
+from consumer.core.headers import Hop
+from consumer.core.record import Record
+from consumer.ports import Request
+
+
+@dataclass(slots=True, eq=False)
+class Envelope:
+    """One record in the process. Made when it is read, released exactly once."""
+
+    record: Record
+    assignment: Assignment
+    hop: Hop
+    taken_at: float
+    """Monotonic seconds."""
+    app: str = ""
+    """The configured app key, once it is known: the lane, and a metric label."""
+    event: str = ""
+    """A bounded metric label."""
+    time_ms: int | None = None
+    """When the user acted."""
+    request: Request | None = None
+    tries: int = 0
+    """Tries of this hop that count: not those that met a misconfiguration."""
+    is_unconfirmed: bool = field(default=False)
+    """Kochava answered a 2xx that we do not understand: one more try at most."""
+    is_lane_probe: bool = False
+    is_active: bool = False
+    """May end by itself soon, so that a drain waits for it."""

@@ -1,0 +1,50 @@
+"""Assign, revoke, lost, shutdown: where the Kafka thread meets the event loop.
+
+The order on revoke is drain, then fence, then store: fencing first would throw away finished work, and a drain that
+ends in another step than the fence would let a record settle in between (docs/architecture.md, "Rebalance").
+"""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Sequence
+
+from consumer.core.assignment import Assignment
+from consumer.pipeline import Batch, Pipeline
+from consumer.settlement import Positions
+
+MARGIN_S = 5.0
+"""How much longer than the drain the Kafka thread waits for the event loop, before it gives up on it."""
+
+
+class Rebalance:
+    """The pipeline as the Kafka thread sees it. Calls arrive on the event loop in the order they were made."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline) -> None:
+        self._loop = loop
+        self._pipeline = pipeline
+
+    def take(self, batch: Batch) -> None:
+        """Hand over a micro-batch. Doesn't block."""
+        self._loop.call_soon_threadsafe(self._pipeline.take, batch)
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        """Begin epochs. Doesn't block."""
+        self._loop.call_soon_threadsafe(self._pipeline.assigned, assignments)
+
+    def revoked(self, assignments: Sequence[Assignment], *, timeout_s: float, reason: str) -> Positions:
+        """Drain and fence *assignments*. Blocks for at most *timeout_s* and a margin.
+
+        Returns:
+            What to store now, while the partitions are still ours; nothing if the event loop doesn't answer.
+        """
+        drain = self._pipeline.drain(assignments, timeout_s=timeout_s, reason=reason)
+        future = asyncio.run_coroutine_threadsafe(drain, self._loop)
+        try:
+            return future.result(timeout_s + MARGIN_S)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            return []
+
+    def lost(self, assignments: Sequence[Assignment]) -> None:
+        """Fence *assignments* at once: the next owner works already, so nothing of ours may be stored."""
+        self._loop.call_soon_threadsafe(lambda: self._pipeline.fence(assignments, reason="lost"))

@@ -1,0 +1,164 @@
+"""Where every record ends: exactly once, and only then may its partition's commit position move (I1, I3, I4)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from consumer.core.assignment import Assignment
+from consumer.core.budget import InFlightBudget
+from consumer.core.flood_guard import FloodGuard
+from consumer.envelope import Envelope
+from consumer.ports import Clock
+from consumer.telemetry import Metrics, log
+
+End: TypeAlias = Literal["delivered", "filtered", "retried", "held", "dead_lettered"]
+Positions: TypeAlias = list[tuple[Assignment, int]]
+
+FLUSH_S = 0.02
+"""How long a new commit position may wait before the Kafka thread hears of it."""
+
+
+class Settlement:
+    """Ends records and publishes commit positions. Lives on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        budget: InFlightBudget,
+        guard: FloodGuard,
+        metrics: Metrics,
+        clock: Clock,
+        publish: Callable[[Positions], None],
+        wake_reader: Callable[[], None],
+    ) -> None:
+        self._budget = budget
+        self._guard = guard
+        self._metrics = metrics
+        self._clock = clock
+        self._publish = publish
+        self._wake_reader = wake_reader
+        self._advanced: set[Assignment] = set()
+        self._flush_is_due = False
+        self._idle = asyncio.Event()
+
+    # -- the in-flight budget
+
+    def close_reading(self, reason: str) -> None:
+        """Read nothing more until `open_reading` with the same *reason*."""
+        self._budget.closed_for |= {reason}
+
+    def open_reading(self, reason: str) -> None:
+        self._budget.closed_for -= {reason}
+        self._wake_reader()
+
+    def _release(self, envelope: Envelope) -> None:
+        budget = self._budget
+        budget.released_records += 1
+        budget.released_bytes += envelope.record.size_bytes
+        self.rest(envelope)
+        if budget.is_half_empty:
+            self._wake_reader()
+
+    # -- what a drain waits for
+
+    def activate(self, envelope: Envelope) -> None:
+        """Note that *envelope* may end by itself soon."""
+        if not envelope.is_active:
+            envelope.is_active = True
+            envelope.assignment.active += 1
+
+    def rest(self, envelope: Envelope) -> None:
+        """Note that *envelope* waits for something that may take long."""
+        if envelope.is_active:
+            envelope.is_active = False
+            assignment = envelope.assignment
+            assignment.active -= 1
+            if assignment.leaving and assignment.active == 0:
+                self._idle.set()
+
+    async def wait_idle(self, assignments: list[Assignment], deadline: float) -> bool:
+        """Wait until nothing of *assignments* is active, or *deadline* (monotonic seconds).
+
+        Returns:
+            Whether all came to rest in time.
+        """
+        while any(assignment.active for assignment in assignments):
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), left)
+            except TimeoutError:
+                return False
+        return True
+
+    # -- ends
+
+    def end(self, envelope: Envelope, end: End, labels: tuple[str, ...]) -> None:
+        """End *envelope*, durably done as *end*. *labels* are those of the metric `events_<end>`."""
+        self._release(envelope)
+        assignment = envelope.assignment
+        if assignment.fenced:
+            self._metrics.stale_answers.add(())
+            return
+        if assignment.tracker.settle(envelope.record.offset):
+            assignment.settled_timestamp_ms = envelope.record.timestamp_ms
+            self._moved(assignment)
+        self._counters(end).add(labels)
+        now = self._clock.monotonic()
+        self._metrics.consume_to_settled.observe(now - envelope.taken_at)
+        if envelope.time_ms is not None:
+            self._metrics.event_age.observe(max(0.0, (self._clock.wall_ms() - envelope.time_ms) / 1000))
+        if self._guard.note(end == "dead_lettered"):
+            self._metrics.dead_letter_guard_tripped.set(1)
+            self.close_reading("dead_letter_guard")
+            log.error("guard.tripped", share=round(self._guard.share, 4), max_share=self._guard.max_share)
+
+    def abandon(self, envelope: Envelope) -> None:
+        """Let go of *envelope* unsettled: the next owner reads it again. It is counted when its assignment is fenced."""
+        self._release(envelope)
+
+    def passed(self, assignment: Assignment) -> None:
+        """Publish the position of *assignment* though nothing settled: a gap of the log was passed."""
+        self._moved(assignment)
+
+    def fence(self, assignments: list[Assignment], reason: str) -> Positions:
+        """End the epochs of *assignments*: nothing of theirs moves any more.
+
+        Returns:
+            Their last commit positions; taken in the same step, so that nothing settles in between.
+        """
+        positions: Positions = []
+        for assignment in assignments:
+            if not assignment.fenced:
+                self._metrics.events_abandoned.add((reason,), assignment.fence())
+                positions.append((assignment, assignment.tracker.committable))
+            self._advanced.discard(assignment)
+        return positions
+
+    def _counters(self, end: End) -> "_Counter":
+        metrics = self._metrics
+        match end:
+            case "delivered":
+                return metrics.events_delivered
+            case "filtered":
+                return metrics.events_filtered
+            case "retried":
+                return metrics.events_retried
+            case "held":
+                return metrics.events_held
+            case "dead_lettered":
+                return metrics.events_dead_lettered
+
+    def _moved(self, assignment: Assignment) -> None:
+        assignment.advanced_at = self._clock.monotonic()
+        self._advanced.add(assignment)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        self._publish([(assignment, assignment.tracker.committable) for assignment in self._advanced])
+        self._advanced.clear()
