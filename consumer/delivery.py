@@ -76,13 +76,8 @@ class Delivery:
         resume: Callable[[], None],
         sweep_held: Callable[[int | None], None],
     ) -> None:
-        """Wire it up.
-
-        Args:
-            switched_off: lanes that are closed by settings and never probed.
-            resume: called when records that wait elsewhere may be offered again.
-            sweep_held: asks the source to read the held topic: all of it, or about so many records.
-        """
+        # switched_off: lanes that settings close and nothing probes. resume: records that wait elsewhere may be
+        # offered again. sweep_held: the source shall read the held topic, all of it or about so many records.
         self._transport = transport
         self.breaker = breaker
         self._lane_policy = lane_policy
@@ -121,9 +116,7 @@ class Delivery:
         """
         lane = self._lanes.get(envelope.app)
         if lane is None:
-            lane = self._lanes[envelope.app] = Lane(
-                self._lane_policy, switched_off=envelope.app in self._switched_off
-            )
+            lane = self._lanes[envelope.app] = Lane(self._lane_policy, switched_off=envelope.app in self._switched_off)
         admission = lane.admit(self._clock.monotonic())
         if admission is Admission.SEND or admission is Admission.PROBE:
             envelope.is_lane_probe = admission is Admission.PROBE

@@ -39,6 +39,13 @@ class Settlement:
         self._wake_reader = wake_reader
         self._advanced: set[Assignment] = set()
         self._flush_is_due = False
+        self._ends = {
+            "delivered": metrics.events_delivered,
+            "filtered": metrics.events_filtered,
+            "retried": metrics.events_retried,
+            "held": metrics.events_held,
+            "dead_lettered": metrics.events_dead_lettered,
+        }
         self._idle = asyncio.Event()
 
     # -- the in-flight budget
@@ -105,7 +112,7 @@ class Settlement:
         if assignment.tracker.settle(envelope.record.offset):
             assignment.settled_timestamp_ms = envelope.record.timestamp_ms
             self._moved(assignment)
-        self._counters(end).add(labels)
+        self._ends[end].add(labels)
         now = self._clock.monotonic()
         self._metrics.consume_to_settled.observe(now - envelope.taken_at)
         if envelope.time_ms is not None:
@@ -116,7 +123,7 @@ class Settlement:
             log.error("guard.tripped", share=round(self._guard.share, 4), max_share=self._guard.max_share)
 
     def abandon(self, envelope: Envelope) -> None:
-        """Let go of *envelope* unsettled: the next owner reads it again. It is counted when its assignment is fenced."""
+        """Let go of *envelope* unsettled, for the next owner. It is counted when its assignment is fenced."""
         self._release(envelope)
 
     def passed(self, assignment: Assignment) -> None:
@@ -136,20 +143,6 @@ class Settlement:
                 positions.append((assignment, assignment.tracker.committable))
             self._advanced.discard(assignment)
         return positions
-
-    def _counters(self, end: End) -> "_Counter":
-        metrics = self._metrics
-        match end:
-            case "delivered":
-                return metrics.events_delivered
-            case "filtered":
-                return metrics.events_filtered
-            case "retried":
-                return metrics.events_retried
-            case "held":
-                return metrics.events_held
-            case "dead_lettered":
-                return metrics.events_dead_lettered
 
     def _moved(self, assignment: Assignment) -> None:
         assignment.advanced_at = self._clock.monotonic()

@@ -66,7 +66,9 @@ class StartPositions:
                 continue
             is_fresh = True
             if at.topic in self._source_topics and at.topic not in fresh_topics:
-                fresh_topics[at.topic] = self._patiently(deadline, lambda at=at: self._has_no_commit(consumer, at.topic))  # type: ignore[misc]
+                fresh_topics[at.topic] = self._patiently(
+                    deadline, lambda at=at: self._has_no_commit(consumer, at.topic)
+                )  # type: ignore[misc]
             applies = fresh_topics.get(at.topic, False)
             offset = self._patiently(deadline, lambda at=at, applies=applies: self._first(consumer, at, applies))  # type: ignore[misc]
             log.info("offset.resolved", topic=at.topic, partition=at.partition, offset=offset,
@@ -95,9 +97,7 @@ class StartPositions:
         return True
 
     def _first(self, consumer: Consumer, at: TopicPartition, start_applies: bool) -> int:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(at.topic, at.partition), timeout=CALL_S, cached=False
-        )
+        low, high = consumer.get_watermark_offsets(TopicPartition(at.topic, at.partition), timeout=CALL_S, cached=False)
         if not start_applies or self._start == "earliest":
             return int(low)
         if self._start == "latest":

@@ -10,7 +10,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar, cast
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -30,6 +31,23 @@ WAIT_S = 0.1
 """The longest step of the thread outside of a drain."""
 
 Positions = Sequence[tuple[Assignment, int]]
+Callback = TypeVar("Callback", bound=Callable[..., None])
+
+
+def _never_raising(name: str) -> Callable[[Callback], Callback]:
+    """Make a method a callback that the client may call: an exception of it ends the process in an orderly way."""
+
+    def wrap(callback: Callback) -> Callback:
+        @wraps(callback)
+        def guarded(self: "KafkaSource", *args: object) -> None:
+            try:
+                callback(self, *args)
+            except Exception as error:  # noqa: BLE001 - raised into the client, it would destroy records
+                self.callback_failed(name, error)
+
+        return cast("Callback", guarded)
+
+    return wrap
 
 
 class Sink(Protocol):
@@ -354,6 +372,7 @@ class KafkaSource:
 
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
+    @_never_raising("assign")
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
             starts, is_fresh = self._positions.resolve(consumer, partitions) if partitions else ([], False)
@@ -371,8 +390,6 @@ class KafkaSource:
         except ConsumerError as error:
             self._failure = error
             consumer.incremental_assign([])
-        except Exception as error:
-            self._callback_failed("assign", error)
 
     def _own(self, assignment: Assignment) -> None:
         partition = assignment.partition
@@ -398,59 +415,50 @@ class KafkaSource:
             self.high_watermarks.pop(partition, None)
         return assignments
 
+    @_never_raising("revoke")
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            leaving = [self._owned[at] for at in (Partition(p.topic, p.partition) for p in partitions) if at in self._owned]
-            if leaving:
-                self._metrics.rebalances.add(("revoke",))
-                timeout_s = self._policy.drain_timeout_s
-                self._store(self._sink.revoked(leaving, timeout_s=timeout_s, reason="revoked"))
-                log.info("consumer.revoked", partitions=len(leaving))
-            self._disown(partitions)
-        except Exception as error:
-            self._callback_failed("revoke", error)
+        leaving = [self._owned[at] for at in (Partition(p.topic, p.partition) for p in partitions) if at in self._owned]
+        if leaving:
+            self._metrics.rebalances.add(("revoke",))
+            timeout_s = self._policy.drain_timeout_s
+            self._store(self._sink.revoked(leaving, timeout_s=timeout_s, reason="revoked"))
+            log.info("consumer.revoked", partitions=len(leaving))
+        self._disown(partitions)
 
+    @_never_raising("lost")
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            self._metrics.rebalances.add(("lost",))
-            self._sink.lost(self._disown(partitions))
-            log.warning("consumer.lost", partitions=len(partitions))
-        except Exception as error:
-            self._callback_failed("lost", error)
+        self._metrics.rebalances.add(("lost",))
+        self._sink.lost(self._disown(partitions))
+        log.warning("consumer.lost", partitions=len(partitions))
 
+    @_never_raising("commit")
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        try:
-            failed = error or next((at.error for at in partitions if at.error is not None), None)
-            if failed is None:
-                self._metrics.offset_commits.add(("ok",))
-                self._metrics.last_commit_timestamp.set(self._clock.wall_ms() / 1000)
-            elif failed.code() != KafkaError._NO_OFFSET:  # noqa: SLF001
-                self._metrics.offset_commits.add((failed.name().lower(),))
-                log.warning("offset.commit_failed", reason=failed.name())
-        except Exception as problem:
-            self._callback_failed("commit", problem)
+        failed = error or next((at.error for at in partitions if at.error is not None), None)
+        if failed is None:
+            self._metrics.offset_commits.add(("ok",))
+            self._metrics.last_commit_timestamp.set(self._clock.wall_ms() / 1000)
+        elif failed.code() != KafkaError._NO_OFFSET:  # noqa: SLF001
+            self._metrics.offset_commits.add((failed.name().lower(),))
+            log.warning("offset.commit_failed", reason=failed.name())
 
+    @_never_raising("stats")
     def _on_stats(self, text: str) -> None:
-        try:
-            stats = orjson.loads(text)
-            for topic, of_topic in stats["topics"].items():
-                for of_partition in of_topic["partitions"].values():
-                    partition = Partition(topic, of_partition["partition"])
-                    assignment = self._owned.get(partition)
-                    high = max(of_partition["ls_offset"], of_partition["hi_offset"])
-                    if assignment is not None and high >= 0:
-                        self.high_watermarks[partition] = high
-                        self.lag[partition] = max(0, high - assignment.tracker.committable)
-        except Exception as error:
-            self._callback_failed("stats", error)
+        stats = orjson.loads(text)
+        for topic, of_topic in stats["topics"].items():
+            for of_partition in of_topic["partitions"].values():
+                partition = Partition(topic, of_partition["partition"])
+                assignment = self._owned.get(partition)
+                high = max(of_partition["ls_offset"], of_partition["hi_offset"])
+                if assignment is not None and high >= 0:
+                    self.high_watermarks[partition] = high
+                    self.lag[partition] = max(0, high - assignment.tracker.committable)
 
+    @_never_raising("error")
     def _on_error(self, error: KafkaError) -> None:
-        try:
-            self._note_error(error)
-        except Exception as problem:
-            self._callback_failed("error", problem)
+        self._note_error(error)
 
-    def _callback_failed(self, callback: str, error: Exception) -> None:
+    def callback_failed(self, callback: str, error: Exception) -> None:
+        """Note our own bug; the position is unknown now, so the process ends."""
         self._metrics.callback_errors.add((callback,))
         log.error("callback.failed", callback=callback, error_type=type(error).__name__)
         if self._failure is None:

@@ -1,4 +1,4 @@
-"""Which records of our own topics may be read now: a tier's head that isn't due, or a held topic outside a sweep, waits.
+"""Which records of our own topics may be read now, and which wait: until they are due, or for the next sweep.
 
 A waiting partition is paused and its record given back by seeking to it, so what waits is not in flight and holds up
 nothing. Records of a source topic are never looked at here.

@@ -1,0 +1,126 @@
+"""What the brokers say of our topics, and making those that are missing. For the commands; `run` never creates."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from consumer.core.topic_plan import NewTopicPlan, TopicFacts, tier_delay_of
+from consumer.errors import KafkaFatalError
+
+TIMEOUT_S = 10.0
+
+
+class KafkaAdmin:
+    """Looks at a cluster through the admin client."""
+
+    def __init__(self, conf: dict[str, Any], group_id: str) -> None:
+        self._problems: list[str] = []
+        # a wrong password and a wrong CA both come out of calls as _TRANSPORT: the cause is told only to this callback
+        self._conf = {**conf, "error_cb": lambda error: self._problems.append(error.name()), "log_level": 0}
+        self._group_id = group_id
+        self._admin = AdminClient(self._conf)
+
+    def _refuse(self, error: KafkaException) -> KafkaFatalError:
+        causes = ", ".join(dict.fromkeys([error.args[0].name(), *self._problems]))
+        return KafkaFatalError(
+            f"no answer from {self._conf['bootstrap.servers']}: {causes}. Check kafka.bootstrap_servers, the network, "
+            "security.protocol, user and password."
+        )
+
+    def topic_names(self) -> list[str]:
+        """Return every topic that we may see.
+
+        Raises:
+            KafkaFatalError: no broker answered; with the cause, where the client knows it.
+        """
+        try:
+            metadata = self._admin.list_topics(timeout=TIMEOUT_S)
+        except KafkaException as error:
+            raise self._refuse(error) from None
+        return sorted(metadata.topics)
+
+    def facts(self, names: Sequence[str]) -> dict[str, TopicFacts]:
+        """Describe those of *names* that exist."""
+        try:
+            metadata = self._admin.list_topics(timeout=TIMEOUT_S)
+        except KafkaException as error:
+            raise self._refuse(error) from None
+        existing = [name for name in names if name in metadata.topics]
+        configs = self._configs(existing)
+        found: dict[str, TopicFacts] = {}
+        for name in existing:
+            partitions = metadata.topics[name].partitions
+            config = configs.get(name, {})
+            found[name] = TopicFacts(
+                name=name,
+                partitions=len(partitions),
+                replication=min((len(of.replicas) for of in partitions.values()), default=0),
+                retention_ms=int(config.get("retention.ms", -1)),
+                cleanup_policy=config.get("cleanup.policy", "delete"),
+                max_message_bytes=int(config.get("max.message.bytes", 1_048_588)),
+            )
+        return found
+
+    def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        if not names:
+            return {}
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        configs: dict[str, dict[str, str]] = {}
+        for resource, future in self._admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
+            try:
+                configs[resource.name] = {key: entry.value for key, entry in future.result().items()}
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise self._refuse(error) from None
+        return configs
+
+    def create(self, plans: Sequence[NewTopicPlan]) -> dict[str, str | None]:
+        """Make topics.
+
+        Returns:
+            For each name None, or why it could not be made.
+        """
+        topics = [NewTopic(plan.name, plan.partitions, plan.replication, config=dict(plan.config)) for plan in plans]
+        outcome: dict[str, str | None] = {}
+        for name, future in (self._admin.create_topics(topics, request_timeout=TIMEOUT_S) if topics else {}).items():
+            try:
+                future.result()
+                outcome[name] = None
+            except KafkaException as error:
+                outcome[name] = error.args[0].name()
+        return outcome
+
+    def lag_of_orphans(self, prefix: str, configured: Sequence[str]) -> dict[str, int]:
+        """Return, for topics named like a tier that no tier reads, how many records the group has left on them."""
+        orphans = [
+            name for name in self.topic_names() if tier_delay_of(name, prefix) is not None and name not in configured
+        ]
+        return {name: self._lag(name) for name in orphans}
+
+    def _lag(self, topic: str) -> int:
+        consumer = Consumer({**self._conf, "group.id": self._group_id, "enable.auto.commit": False})
+        try:
+            numbers = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions
+            lag = 0
+            for at in consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=TIMEOUT_S):
+                low, high = consumer.get_watermark_offsets(at, timeout=TIMEOUT_S, cached=False)
+                lag += high - max(low, at.offset)
+        except KafkaException as error:
+            raise self._refuse(error) from None
+        else:
+            return lag
+        finally:
+            consumer.close()
+
+    def offsets(self, topics: Mapping[str, TopicFacts]) -> list[TopicPartition]:
+        """Return the group's committed offsets on *topics*."""
+        consumer = Consumer({**self._conf, "group.id": self._group_id, "enable.auto.commit": False})
+        try:
+            every = [TopicPartition(of.name, number) for of in topics.values() for number in range(of.partitions)]
+            return list(consumer.committed(every, timeout=TIMEOUT_S))
+        except KafkaException as error:
+            raise self._refuse(error) from None
+        finally:
+            consumer.close()

@@ -1,0 +1,42 @@
+"""The last word: a process that was told to end does end, even if a library hangs in its close.
+
+Ending by force costs duplicates and never loss: nothing is committed that did not settle.
+"""
+
+import os
+import sys
+import threading
+
+from consumer.errors import ExitCode
+from consumer.telemetry import log
+
+
+class Watchdog:
+    """Ends the process by a deadline. `start` it once, when the end begins."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._timer: threading.Timer | None = None
+
+    @property
+    def is_started(self) -> bool:
+        return self._timer is not None
+
+    def start(self, code: ExitCode = ExitCode.FORCED) -> None:
+        """Begin to count; *code* is what a forced end exits with."""
+        if self._timer is None:
+            self._timer = threading.Timer(self._deadline_s, self.bite, ["deadline", code])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def bite(reason: str, code: ExitCode = ExitCode.FORCED) -> None:
+        """End the process now."""
+        log.error("shutdown.forced", reason=reason, exit_code=int(code))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
