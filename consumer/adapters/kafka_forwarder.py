@@ -70,8 +70,8 @@ class KafkaForwarder:
 
     async def close(self, timeout_s: float) -> None:
         deadline = self._loop.time() + timeout_s
-        while self._outstanding and self._loop.time() < deadline:
-            await asyncio.sleep(POLL_S)  # noqa: ASYNC110 - the reports come from polling
+        while self._outstanding and self._loop.time() < deadline:  # noqa: ASYNC110 - the reports come from polling
+            await asyncio.sleep(POLL_S)
         if self._timer is not None:
             self._timer.cancel()
         if self._outstanding:
