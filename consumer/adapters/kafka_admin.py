@@ -1,13 +1,14 @@
 """What the brokers say of our topics, and making those that are missing. For the commands; `run` never creates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from consumer.core.record import Record
 from consumer.core.topic_plan import NewTopicPlan, TopicFacts, tier_delay_of
-from consumer.errors import KafkaFatalError
+from consumer.errors import CheckFailedError, KafkaFatalError
 
 TIMEOUT_S = 10.0
 
@@ -114,13 +115,27 @@ class KafkaAdmin:
         finally:
             consumer.close()
 
-    def offsets(self, topics: Mapping[str, TopicFacts]) -> list[TopicPartition]:
-        """Return the group's committed offsets on *topics*."""
-        consumer = Consumer({**self._conf, "group.id": self._group_id, "enable.auto.commit": False})
+    def fetch(self, topic: str, partition: int, offset: int) -> Record:
+        """Return one record.
+
+        Raises:
+            CheckFailedError: there is none at this place.
+        """
+        consumer = Consumer({**self._conf, "group.id": self._group_id, "enable.auto.commit": False,
+                             "enable.partition.eof": True, "auto.offset.reset": "error"})  # fmt: skip
+        place = f"{topic}/{partition}/{offset}"
         try:
-            every = [TopicPartition(of.name, number) for of in topics.values() for number in range(of.partitions)]
-            return list(consumer.committed(every, timeout=TIMEOUT_S))
+            consumer.assign([TopicPartition(topic, partition, offset)])
+            message = consumer.poll(TIMEOUT_S)
         except KafkaException as error:
             raise self._refuse(error) from None
         finally:
             consumer.close()
+        if message is None:
+            raise CheckFailedError(f"{place}: no answer within {TIMEOUT_S:.0f} s")
+        if message.error() is not None or message.offset() != offset:
+            raise CheckFailedError(f"{place}: there is no record (see kafka-get-offsets for what the topic holds)")
+        return Record(
+            topic, partition, offset, message.timestamp()[1], message.key(), message.value(),
+            tuple(message.headers() or ()),
+        )  # fmt: skip

@@ -86,6 +86,7 @@ class KafkaSource:
         clock: Clock,
         beat: Callable[[float], None],
         joined: Callable[[], None],
+        ending: Callable[[], None],
     ) -> None:
         self._conf = conf
         self._policy = policy
@@ -96,6 +97,7 @@ class KafkaSource:
         self._clock = clock
         self._beat = beat
         self._joined = joined
+        self._ending = ending
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._room = threading.Event()
         self._stopping = False
@@ -159,6 +161,7 @@ class KafkaSource:
                 self._beat(self._clock.monotonic())
                 self._step()
         finally:
+            self._ending()  # from here on a deadline runs: close() is known to hang after fatal errors
             self._leave_group()
         if self._failure is not None:
             raise self._failure

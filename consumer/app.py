@@ -1,0 +1,297 @@
+"""The composition root: builds each object once, wires signals, runs, and ends by a deadline. It knows all others."""
+
+import asyncio
+import gc
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from random import Random
+
+from consumer import __version__
+from consumer.adapters.admin_server import AdminServer
+from consumer.adapters.avro_decoder import AvroDecoder
+from consumer.adapters.clock import SystemClock
+from consumer.adapters.fast_transport import FastTransport
+from consumer.adapters.httpx_transport import HttpxTransport
+from consumer.adapters.kafka_config import consumer_conf, producer_conf
+from consumer.adapters.kafka_forwarder import KafkaForwarder
+from consumer.adapters.kafka_positions import StartPositions
+from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
+from consumer.adapters.mapping_file import load as load_mapping
+from consumer.adapters.shadow import ShadowForwarder, ShadowTransport
+from consumer.adapters.tls import client_context
+from consumer.core.breaker import Breaker, BreakerPolicy
+from consumer.core.budget import InFlightBudget
+from consumer.core.flood_guard import FloodGuard
+from consumer.core.lane import LanePolicy
+from consumer.core.parking import Parking
+from consumer.core.payload import PayloadRules, StrictAuth
+from consumer.core.retry import RetryPlan
+from consumer.delivery import TICK_S, Delivery, DeliveryPolicy
+from consumer.errors import ConsumerError, ExitCode
+from consumer.forwarding import Forwarding
+from consumer.health import Health
+from consumer.pipeline import Pipeline
+from consumer.ports import Clock, Forwarder, Transport
+from consumer.rebalance import Rebalance
+from consumer.settings import Settings
+from consumer.settlement import Settlement
+from consumer.telemetry import Metrics, Progress, configure_logging, log
+from consumer.translate import App, Translator
+from consumer.watchdog import Watchdog
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # stock asyncio works too, slower
+    new_event_loop = asyncio.new_event_loop
+
+TELL_S = 1.0
+"""How often gauges that cost something are looked at."""
+
+
+def run(settings: Settings, *, shadow: bool = False) -> None:
+    """Run one group member until SIGTERM or SIGINT.
+
+    Raises:
+        ConsumerError: it could not start or go on; the exit code is its own.
+    """
+    configure_logging(settings.log.level, settings.log.format, sys.stdout)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold people's data
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(Member(settings, asyncio.Runner.get_loop(runner), shadow=shadow).run())
+
+
+def make_decoder(settings: Settings, clock: Clock) -> AvroDecoder:
+    """Build the decoder that *settings* describe; `map` and `check` use it, too."""
+    raise NotImplementedError
+
+
+def make_translator(settings: Settings, decoder: AvroDecoder) -> Translator:
+    """Build the translator; the mapping is parsed here, and compiled when a schema is first seen."""
+    kochava = settings.kochava
+    return Translator(
+        decoder=decoder,
+        mapping=load_mapping(settings.mapping.file),
+        event_id=settings.mapping.event_id,
+        other_types=settings.mapping.other_types,
+        apps={
+            key: App(app.guid, enabled=app.enabled, auth=_auth(app.api_key, app.app_secret))
+            for key, app in kochava.apps.items()
+        },
+        unknown_app=kochava.unknown_app,
+        rules=PayloadRules(
+            require_device_id=kochava.require_device_id,
+            device_ver=kochava.device_ver,
+            device_ua=kochava.device_ua,
+            usertime=kochava.usertime,
+            reserved_keys=kochava.reserved_keys,
+            max_event_keys=kochava.max_event_keys,
+            default_currency=kochava.default_currency,
+        ),
+    )
+
+
+class Member:
+    """One group member: its objects, and the order in which they start and end."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, *, shadow: bool) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._clock = SystemClock()
+        self._metrics = Metrics()
+        self._health = Health()
+        self._watchdog = Watchdog(settings.watchdog_s)
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._client_id = socket.gethostname()
+        self._is_shadow = shadow
+        delivery = settings.delivery
+        plan = RetryPlan.of(settings.retry.topic_prefix, settings.retry.labels)
+        self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
+        self._decoder = make_decoder(settings, self._clock)
+        self._translator = make_translator(settings, self._decoder)
+        self._transport = self._make_transport()
+        self._forwarder = self._make_forwarder()
+        self._source = self._make_source(plan)
+        settlement = Settlement(
+            budget=self._budget,
+            guard=FloodGuard(
+                settings.dead_letter.max_share,
+                settings.dead_letter.window_records,
+                settings.dead_letter.min_dead_letters,
+            ),
+            metrics=self._metrics,
+            clock=self._clock,
+            publish=self._source.publish,
+            wake_reader=self._source.wake,
+        )
+        forwarding = Forwarding(
+            forwarder=self._forwarder, plan=plan, settlement=settlement, metrics=self._metrics, clock=self._clock
+        )
+        self._delivery = Delivery(
+            transport=self._transport,
+            breaker=Breaker(BreakerPolicy(**settings.breaker.model_dump())),
+            lane_policy=LanePolicy(
+                settings.lane.waiting_records,
+                settings.lane.waiting_s,
+                settings.lane.probe_initial_s,
+                settings.lane.probe_max_s,
+            ),
+            switched_off=frozenset(key for key, app in settings.kochava.apps.items() if not app.enabled),
+            forwarding=forwarding,
+            settlement=settlement,
+            policy=DeliveryPolicy(
+                request_timeout_s=delivery.request_timeout_s,
+                retry_budget_s=delivery.retry_budget_s,
+                max_attempts=delivery.max_attempts,
+                backoff_initial_s=delivery.backoff_initial_s,
+                backoff_max_s=delivery.backoff_max_s,
+                retry_after_cap_s=delivery.retry_after_cap_s,
+            ),
+            metrics=self._metrics,
+            clock=self._clock,
+            random=Random(),  # noqa: S311 - jitter
+            resume=self._resume,
+            sweep_held=self._source.sweep_held,
+        )
+        self._pipeline = Pipeline(
+            decoder=self._decoder,
+            translator=self._translator,
+            delivery=self._delivery,
+            forwarding=forwarding,
+            settlement=settlement,
+            our_topics=frozenset(plan.topics),
+            max_sending=delivery.connections,
+            max_span_records=delivery.max_span_records,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+
+    # -- parts
+
+    def _make_transport(self) -> Transport:
+        delivery, kochava = self._settings.delivery, self._settings.kochava
+        if self._is_shadow:
+            return ShadowTransport(self._loop)
+        context = client_context(kochava.ca_file) if kochava.endpoint.startswith("https:") else None
+        if delivery.transport == "httpx" or delivery.proxy is not None:
+            return HttpxTransport(
+                kochava.endpoint,
+                connections=delivery.connections,
+                connect_timeout_s=delivery.connect_timeout_s,
+                idle_timeout_s=delivery.idle_timeout_s,
+                ssl_context=context,
+                user_agent=kochava.user_agent,
+                clock=self._clock,
+                loop=self._loop,
+                proxy=delivery.proxy,
+            )
+        return FastTransport(
+            kochava.endpoint,
+            connections=delivery.connections,
+            connect_timeout_s=delivery.connect_timeout_s,
+            idle_timeout_s=delivery.idle_timeout_s,
+            max_connection_age_s=delivery.max_connection_age_s,
+            ssl_context=context,
+            user_agent=kochava.user_agent,
+            clock=self._clock,
+            loop=self._loop,
+        )
+
+    def _make_forwarder(self) -> Forwarder:
+        if self._is_shadow:
+            return ShadowForwarder(self._loop)
+        return KafkaForwarder(producer_conf(self._settings, self._client_id), self._loop)
+
+    def _make_source(self, plan: RetryPlan) -> KafkaSource:
+        kafka = self._settings.kafka
+        group_id = f"{kafka.group_id}-shadow" if self._is_shadow else kafka.group_id
+        ours = () if self._is_shadow else plan.read_topics
+        return KafkaSource(
+            conf={**consumer_conf(self._settings, self._client_id), "group.id": group_id},
+            policy=SourcePolicy(
+                topics=(*kafka.topics, *ours),
+                batch_max_records=kafka.batch_max_records,
+                batch_max_wait_s=kafka.batch_max_wait_ms / 1000,
+                drain_timeout_s=self._settings.delivery.drain_timeout_s,
+                held_sweep_s=self._settings.lane.held_sweep_s,
+            ),
+            positions=StartPositions(
+                group_id=group_id,
+                source_topics=kafka.topics,
+                our_topics=() if self._is_shadow else plan.topics,
+                start=kafka.start,
+                budget_s=kafka.committed_budget_s,
+                clock=self._clock,
+                pause=time.sleep,
+            ),
+            parking=Parking(plan),
+            budget=self._budget,
+            metrics=self._metrics,
+            clock=self._clock,
+            beat=self._health.beat_kafka,
+            joined=self._health.set_started,
+            ending=self._watchdog.start,
+        )
+
+    def _resume(self) -> None:
+        self._pipeline.pump()
+
+    # -- running
+
+    async def run(self) -> None:
+        """Run until the Kafka thread has ended.
+
+        Raises:
+            ConsumerError: what ended it, if a signal did not.
+        """
+        admin = AdminServer(self._settings.admin.listen, self._health, self._metrics, self._clock)
+        await admin.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal)
+        log.info("consumer.started", version=__version__, group=self._settings.kafka.group_id)
+        thread = threading.Thread(target=self._read, name="kafka", daemon=True)
+        thread.start()
+        gc.collect()
+        gc.freeze()  # what the start made lives as long as the process
+        ticking = self._loop.create_task(self._tick())
+        try:
+            await self._ended
+        finally:
+            ticking.cancel()
+            await self._pipeline.close()
+            await self._forwarder.close(self._settings.delivery.close_timeout_s)
+            await self._transport.close()
+            await self._decoder.close()
+            await admin.close()
+            self._watchdog.cancel()
+        log.info("shutdown.finished")
+
+    def _read(self) -> None:
+        """The body of the Kafka thread."""
+        try:
+            self._source.run(Rebalance(self._loop, self._pipeline))
+        except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends the process with it
+            self._loop.call_soon_threadsafe(self._ended.set_exception, error)
+        else:
+            self._loop.call_soon_threadsafe(self._ended.set_result, None)
+
+    def _on_signal(self) -> None:
+        if self._watchdog.is_started:
+            self._watchdog.bite("second signal")
+        log.info("shutdown.started", in_flight=self._budget.records)
+        self._health.not_ready("shutdown", "draining")
+        self._watchdog.start()
+        self._source.stop()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._health.beat_loop(self._clock.monotonic())
+            self._pipeline.tick()
+            stop, go = self._pipeline.over_span()
+            if stop or go:
+                self._source.set_span_paused(stop, go)
