@@ -275,6 +275,7 @@ class FastTransport:
 def _connect_fault(error: OSError) -> Fault:
     if isinstance(error, socket.gaierror):
         return Fault.DNS
-    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    # not its other subclasses: end of file is a closing peer, not a wrong one
+    if type(error) in {ssl.SSLError, ssl.SSLCertVerificationError}:
         return Fault.TLS
     return Fault.CONNECT  # refused, unreachable, too slow, or hung up during the handshake

@@ -1,0 +1,220 @@
+"""`ports.Transport` by httpx, for whatever is unusual: a proxy today, odd certificate stores tomorrow.
+
+Slower by far (its pool looks at every connection for every request), with the same rules: everything that httpx does by
+itself for convenience (cookies, redirects, decoding, the environment) is switched off here.
+"""
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+
+from consumer.core.outcome import Answer, Fault
+from consumer.ports import Answered, Clock, Request
+
+HEAD_MAX_BYTES = 64 * 1024
+HEADER_MAX_LINES = 128
+BODY_MAX_BYTES = 64 * 1024
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "te", "upgrade"})
+_SENDING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
+_TLS_ERRORS = (ssl.SSLError, ssl.SSLCertVerificationError)
+_CONNECTED = "connection.connect_tcp.complete"
+
+
+class HttpxTransport:
+    """POSTs to one endpoint. `connections_opened`, `open`, `busy` and `waiting` are numbers for the metrics."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        connections: int,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+        ssl_context: ssl.SSLContext | None,
+        user_agent: str,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        proxy: str | None = None,
+    ) -> None:
+        """Prepare; nothing is opened before the first send. httpx has no maximum age of a connection.
+
+        Args:
+            endpoint: an http or https URL.
+            connections: never more than these.
+            connect_timeout_s: for the connection and, again, for TLS.
+            idle_timeout_s: an unused connection closes after it.
+            ssl_context: needed for https, and only there; an https proxy is verified by it as well.
+            user_agent: what a request without its own says we are.
+            clock: what deadlines are measured by.
+            loop: the one that calls `send`.
+            proxy: the URL of an HTTP proxy; the environment is not asked.
+        """
+        self._url = httpx.URL(endpoint)
+        if self._url.scheme not in {"http", "https"} or not self._url.host or self._url.userinfo or self._url.fragment:
+            raise ValueError("endpoint: expected http(s)://host[:port]/path, without credentials and fragment")
+        if (self._url.scheme == "https") != (ssl_context is not None):
+            raise ValueError("endpoint: an https URL needs an SSL context, an http URL takes none")
+        self._pool = httpx.AsyncHTTPTransport(
+            verify=ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # the latter trusts nobody: never used
+            trust_env=False,
+            proxy=proxy,
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=idle_timeout_s
+            ),
+        )
+        self._client = httpx.AsyncClient(
+            transport=self._pool,
+            trust_env=False,
+            follow_redirects=False,
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            # the deadline bounds all the rest, in one: a timeout of httpx starts anew with every read
+            timeout=httpx.Timeout(None, connect=connect_timeout_s),
+            headers={
+                "User-Agent": user_agent,
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+        )
+        self._clock = clock
+        self._loop = loop
+        self._slots = asyncio.Semaphore(connections)
+        self._exchanges: set[asyncio.Task[Answer | Fault]] = set()
+        self._is_closed = False
+        self.connections_opened = 0
+        self.busy = 0
+        self.waiting = 0
+
+    @property
+    def open(self) -> int:
+        return len(self._pool._pool.connections)  # noqa: SLF001  # httpx shows its pool nowhere else
+
+    # -- the port
+
+    def send(self, request: Request, deadline: float, answered: Answered) -> None:
+        """See `ports.Transport.send`."""
+        _check_headers(request)
+        if self._is_closed:
+            self._loop.call_soon(answered, Fault.TIMEOUT_UNSENT)
+            return
+        exchange = _Exchange(self)
+        task = self._loop.create_task(self._post(exchange, request, deadline))
+        self._exchanges.add(task)
+        task.add_done_callback(partial(self._ended, exchange, answered))
+
+    async def close(self) -> None:
+        """See `ports.Transport.close`."""
+        self._is_closed = True
+        outstanding = tuple(self._exchanges)
+        for task in outstanding:
+            task.cancel()
+        if outstanding:
+            await asyncio.wait(outstanding)
+        await self._client.aclose()
+
+    # -- one exchange
+
+    def _ended(self, exchange: "_Exchange", answered: Answered, task: asyncio.Task[Answer | Fault]) -> None:
+        self._exchanges.discard(task)
+        if task.cancelled():  # by close, perhaps before its first step
+            answered(Fault.RESET if exchange.was_sent else Fault.TIMEOUT_UNSENT)
+        else:
+            answered(task.result())
+
+    async def _post(self, exchange: "_Exchange", request: Request, deadline: float) -> Answer | Fault:
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                self.waiting += 1
+                try:
+                    await self._slots.acquire()
+                finally:
+                    self.waiting -= 1
+                self.busy += 1
+                try:
+                    return await self._stream(exchange, request)
+                finally:
+                    self.busy -= 1
+                    self._slots.release()
+        except TimeoutError:
+            return Fault.TIMEOUT if exchange.was_sent else Fault.TIMEOUT_UNSENT
+        except httpx.TransportError as error:
+            return _fault(error, was_sent=exchange.was_sent)
+
+    async def _stream(self, exchange: "_Exchange", request: Request) -> Answer | Fault:
+        extensions = {"trace": exchange.trace}
+        async with self._client.stream(
+            "POST", self._url, content=request.body, headers=list(request.headers), extensions=extensions
+        ) as response:
+            head = response.headers.raw
+            if response.status_code < 200 or len(head) > HEADER_MAX_LINES:
+                return Fault.PROTOCOL
+            if sum(len(name) + len(value) + 4 for name, value in head) > HEAD_MAX_BYTES:
+                return Fault.PROTOCOL
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > BODY_MAX_BYTES:
+                    break
+            return Answer(response.status_code, bytes(body[:BODY_MAX_BYTES]), response.headers.get("retry-after"))
+
+
+class _Exchange:
+    """What httpx tells about one request while it is under way."""
+
+    __slots__ = ("_transport", "was_sent")
+
+    def __init__(self, transport: HttpxTransport) -> None:
+        self._transport = transport
+        self.was_sent = False
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event in _SENDING:
+            self.was_sent = info["request"].method == b"POST"  # and not a CONNECT to the proxy
+        elif event == _CONNECTED:
+            self._transport.connections_opened += 1
+
+
+def _check_headers(request: Request) -> None:
+    """Refuse what would end a line or change the framing, here and not in a task: it is our bug."""
+    for name, value in request.headers:
+        if name.lower() in _FRAMING:
+            raise ValueError(f"header {name}: belongs to the transport")
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError(f"header {name!r}: name or value isn't printable ASCII on one line")
+
+
+def _fault(error: httpx.TransportError, *, was_sent: bool) -> Fault:
+    if was_sent:
+        if isinstance(error, httpx.RemoteProtocolError) and not _is_hang_up(error):
+            return Fault.PROTOCOL
+        return Fault.RESET
+    causes = tuple(_causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return Fault.DNS
+    # not its subclasses: want-read and end of file are a slow or a closing peer, not a wrong one
+    if any(type(cause) in _TLS_ERRORS for cause in causes):
+        return Fault.TLS
+    return Fault.CONNECT
+
+
+def _is_hang_up(error: httpx.RemoteProtocolError) -> bool:
+    # httpx has one class for "not HTTP" and "gone too early"; only the text tells them apart (the contract tests watch)
+    text = str(error)
+    return "disconnected" in text or "closed connection" in text
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

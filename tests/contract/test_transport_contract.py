@@ -1,0 +1,444 @@
+"""What both transports promise (`ports.Transport`), against real sockets on both event loops."""
+
+import asyncio
+import datetime as dt
+import gzip
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from consumer.adapters.tls import client_context
+from consumer.core.outcome import Answer, Fault
+from tests.support.rude_server import OK_BODY, Conversation, Received, RudeServer, always, answer, once, silent
+from tests.support.transports import KINDS, LOOPS, begin, make, run
+
+pytestmark = [pytest.mark.parametrize("loop", LOOPS), pytest.mark.parametrize("kind", KINDS)]
+
+OK = Answer(200, OK_BODY)
+
+
+def check(kind: str, loop: str, behaviour: Any, expected: object, *, timeout_s: float = 20.0) -> None:
+    """One request to a server that behaves so."""
+
+    async def main() -> None:
+        async with RudeServer(behaviour) as server:
+            transport = make(kind, server.url)
+            got = await begin(transport, timeout_s=timeout_s)
+            await transport.close()
+            assert got == expected
+
+    run(loop, main())
+
+
+def test_a_request_as_kochava_wants_it(kind: str, loop: str) -> None:
+    seen: list[Received] = []
+
+    async def behave(conversation: Conversation) -> None:
+        while (request := await conversation.request()) is not None:
+            seen.append(request)
+            await conversation.say(answer())
+
+    async def main() -> None:
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url)
+            assert await begin(transport, b'{"a":1}') == OK
+            assert await begin(transport, b"{}", ("User-Agent", "Unknown"), ("Kochava-Api-Key", "k")) == OK
+            await transport.close()
+            host = f"127.0.0.1:{server.port}"
+        plain, special = seen
+        assert plain.line == "POST /track/json HTTP/1.1"
+        assert plain.body == b'{"a":1}'
+        fixed = {
+            "host": host,
+            "content-type": "application/json",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "content-length": "7",
+            "user-agent": "kochava-consumer/test",
+        }
+        assert fixed.items() <= plain.headers.items()
+        assert special.headers["user-agent"] == "Unknown"
+        assert special.headers["kochava-api-key"] == "k"
+
+    run(loop, main())
+
+
+def test_connections_are_kept_and_never_more_than_needed(kind: str, loop: str) -> None:
+    async def main() -> None:
+        async with RudeServer(always(answer())) as server:
+            transport = make(kind, server.url)
+            for _ in range(5):
+                assert await begin(transport) == OK
+            assert (server.accepted, transport.connections_opened, transport.open) == (1, 1, 1)
+            assert (transport.busy, transport.waiting) == (0, 0)
+            assert await asyncio.gather(begin(transport), begin(transport)) == [OK, OK]
+            assert server.accepted <= 2
+            await transport.close()
+            assert transport.open == 0
+
+    run(loop, main())
+
+
+def test_a_thousand_sends_over_16_connections_get_their_own_answers(kind: str, loop: str) -> None:
+    async def behave(conversation: Conversation) -> None:
+        while (request := await conversation.request()) is not None:
+            await conversation.say(answer(request.body))
+
+    async def main() -> None:
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url, connections=16)
+            bodies = [json.dumps({"id": number}).encode() for number in range(1000)]
+            got = await asyncio.gather(*(begin(transport, body, timeout_s=50) for body in bodies))
+            assert got == [Answer(200, body) for body in bodies]
+            assert server.accepted == transport.connections_opened == 16
+            await transport.close()
+
+    run(loop, main())
+
+
+def test_retry_after_is_given_raw(kind: str, loop: str) -> None:
+    date = "Wed, 21 Oct 2026 07:28:00 GMT"
+    behaviour = always(answer(b"", "503 Busy", f"retry-AFTER: {date}"))
+    check(kind, loop, behaviour, Answer(503, b"", date))
+
+
+def test_redirects_are_answers(kind: str, loop: str) -> None:
+    check(kind, loop, always(answer(b"", "307 Go", "Location: http://169.254.169.254/")), Answer(307, b""))
+
+
+def test_cookies_are_never_sent_back(kind: str, loop: str) -> None:
+    seen: list[Received] = []
+
+    async def behave(conversation: Conversation) -> None:
+        while (request := await conversation.request()) is not None:
+            seen.append(request)
+            await conversation.say(answer(OK_BODY, "200 OK", "Set-Cookie: of=somebody; Path=/"))
+
+    async def main() -> None:
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url)
+            assert await begin(transport) == await begin(transport) == OK
+            await transport.close()
+        assert [request.headers.get("cookie") for request in seen] == [None, None]
+
+    run(loop, main())
+
+
+def test_compressed_bodies_are_not_inflated(kind: str, loop: str) -> None:
+    squeezed = gzip.compress(b"0" * 1_000_000)
+    check(kind, loop, always(answer(squeezed, "200 OK", "Content-Encoding: gzip")), Answer(200, squeezed))
+
+
+@pytest.mark.parametrize("extra_bytes", [0, 1, 300_000])
+def test_bodies_are_cut_at_64_kib(kind: str, loop: str, extra_bytes: int) -> None:
+    cap = 64 * 1024
+    check(kind, loop, once(answer(b"x" * (cap + extra_bytes))), Answer(200, b"x" * cap))
+
+
+def test_a_cut_body_does_not_reach_the_next_answer(kind: str, loop: str) -> None:
+    async def behave(conversation: Conversation) -> None:
+        while await conversation.request() is not None:
+            await conversation.say(answer(b"x" * 200_000) if conversation.number == 1 else answer())
+
+    async def main() -> None:
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url, connections=1)
+            first, second = await asyncio.gather(begin(transport), begin(transport))
+            assert (len(first.body), second) == (64 * 1024, OK)
+            await transport.close()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(["X: " + "x" * 300_000], id="300 kB in one"),
+        pytest.param(["X: " + "x" * 30_000] * 3, id="90 kB in three"),
+        pytest.param(["X: x"] * 200, id="200 lines"),
+    ],
+)
+def test_too_many_headers_are_a_protocol_fault(kind: str, loop: str, headers: list[str]) -> None:
+    check(kind, loop, once(answer(OK_BODY, "200 OK", *headers)), Fault.PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        pytest.param([b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], Fault.PROTOCOL, id="not HTTP"),
+        pytest.param([answer(version="9.x")], Fault.PROTOCOL, id="no such version"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"], Fault.PROTOCOL, id="no length"),
+        pytest.param(
+            [b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"], Fault.PROTOCOL, id="101"
+        ),
+        pytest.param([], Fault.RESET, id="nothing"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Le"], Fault.RESET, id="half a head"),
+        pytest.param([answer()[:-1]], Fault.RESET, id="half a body"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"], Fault.RESET, id="no last chunk"
+        ),
+        pytest.param([b"HTTP/1.1 100 Continue\r\n\r\n", answer()], OK, id="100 first"),
+        pytest.param([b"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n" + answer()], OK, id="103 first"),
+        pytest.param([b"HTTP/1.1 204 No Content\r\n\r\n"], Answer(204), id="204"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n\r\nuntil ", b"the end"], Answer(200, b"until the end"), id="until closed"),
+        pytest.param([answer(version="1.0")], OK, id="HTTP/1.0"),
+        pytest.param([answer(OK_BODY, "200 OK", "Connection: close")], OK, id="close"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok", b"\r\n0\r\nRetry-After: 9\r\n\r\n"],
+            Answer(200, b"ok"),
+            id="trailers",
+        ),
+    ],
+)
+def test_answers_good_and_bad(kind: str, loop: str, parts: list[bytes], expected: object) -> None:
+    check(kind, loop, once(*parts), expected)
+
+
+def test_a_reset_after_the_request(kind: str, loop: str) -> None:
+    async def behave(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.say(answer()[:-1])
+        conversation.reset()
+
+    check(kind, loop, behave, Fault.RESET)
+
+
+def test_a_connection_that_announced_its_end_is_not_used_again(kind: str, loop: str) -> None:
+    async def main() -> None:
+        async with RudeServer(always(answer(OK_BODY, "200 OK", "Connection: close"))) as server:
+            transport = make(kind, server.url, connections=1)
+            assert await asyncio.gather(begin(transport), begin(transport)) == [OK, OK]
+            assert server.accepted == 2
+            await transport.close()
+
+    run(loop, main())
+
+
+def test_nobody_listens(kind: str, loop: str) -> None:
+    async def main() -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            transport = make(kind, f"http://127.0.0.1:{unused.getsockname()[1]}/")
+            got = await asyncio.gather(*(begin(transport) for _ in range(50)))
+            assert got == [Fault.CONNECT] * 50
+            await transport.close()
+
+    run(loop, main())
+
+
+def test_no_such_name(kind: str, loop: str) -> None:
+    async def main() -> None:
+        # longer than a name can be: the resolver refuses it without asking anybody
+        transport = make(kind, f"http://{'a.' * 130}invalid/")
+        assert await begin(transport) is Fault.DNS
+        await transport.close()
+
+    run(loop, main())
+
+
+def test_the_deadline_while_waiting_for_a_connection(kind: str, loop: str) -> None:
+    async def main() -> None:
+        async with RudeServer(silent()) as server:
+            transport = make(kind, server.url, connections=1)
+            first = begin(transport)
+            assert await begin(transport, timeout_s=0.1) is Fault.TIMEOUT_UNSENT
+            assert (transport.waiting, first.done()) == (0, False)
+            await transport.close()
+            assert await first is Fault.RESET
+
+    run(loop, main())
+
+
+def test_a_deadline_that_is_over_already(kind: str, loop: str) -> None:
+    async def main() -> None:
+        async with RudeServer(always(answer())) as server:
+            transport = make(kind, server.url)
+            assert await begin(transport, timeout_s=-1) is Fault.TIMEOUT_UNSENT
+            await transport.close()
+            assert server.accepted == 0
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("connect_timeout_s", "timeout_s", "expected"),
+    [pytest.param(0.1, 20, Fault.CONNECT, id="connect"), pytest.param(10, 0.1, Fault.TIMEOUT_UNSENT, id="deadline")],
+)
+def test_too_slow_while_connecting(
+    kind: str, loop: str, connect_timeout_s: float, timeout_s: float, expected: Fault
+) -> None:
+    async def main() -> None:
+        async with RudeServer(silent()) as server:  # never says a word of TLS
+            url = server.url.replace("http:", "https:")
+            context = client_context()
+            transport = make(kind, url, ssl_context=context, connect_timeout_s=connect_timeout_s)
+            assert await begin(transport, timeout_s=timeout_s) is expected
+            await transport.close()
+
+    run(loop, main())
+
+
+def test_the_deadline_while_reading(kind: str, loop: str) -> None:
+    check(kind, loop, silent(), Fault.TIMEOUT, timeout_s=0.2)
+
+
+def test_the_deadline_while_sending(kind: str, loop: str) -> None:
+    async def behave(_: Conversation) -> None:
+        await asyncio.Event().wait()  # reads nothing beyond the stream's own buffer
+
+    async def main() -> None:
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url)
+            assert await begin(transport, b"x" * 20_000_000, timeout_s=0.5) is Fault.TIMEOUT
+            await transport.close()
+
+    run(loop, main())
+
+
+def test_the_deadline_while_an_answer_drips(kind: str, loop: str) -> None:
+    async def behave(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while True:
+            await conversation.say(b".")
+            await asyncio.sleep(0.01)
+
+    check(kind, loop, behave, Fault.TIMEOUT, timeout_s=0.3)
+
+
+def test_close_answers_everything_once(kind: str, loop: str) -> None:
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        async def behave(conversation: Conversation) -> None:
+            await conversation.request()
+            asked.set()
+            await conversation.until_gone()
+
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url, connections=1)
+            first, second = begin(transport), begin(transport)
+            await asked.wait()
+            third = begin(transport)
+            await transport.close()
+            assert [await first, await second, await third] == [
+                Fault.RESET,
+                Fault.TIMEOUT_UNSENT,
+                Fault.TIMEOUT_UNSENT,
+            ]
+            assert await begin(transport) is Fault.TIMEOUT_UNSENT
+            await transport.close()
+            assert (transport.open, transport.waiting) == (0, 0)
+
+    run(loop, main())
+
+
+def test_a_callback_may_send(kind: str, loop: str) -> None:
+    async def main() -> None:
+        async with RudeServer(always(answer())) as server:
+            transport = make(kind, server.url, connections=1)
+            seconds: list[asyncio.Future[Answer | Fault]] = []
+            first = begin(transport)
+            first.add_done_callback(lambda _: seconds.append(begin(transport)))
+            assert await first == OK
+            assert await seconds[0] == OK
+            assert server.accepted == 1
+            await transport.close()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("X", "a\r\nY: b"), ("X\r\nY", "b"), ("X", "a\x00"), ("X", "é"), ("Host", "other"), ("Content-Length", "0")],
+)
+def test_no_header_can_change_the_request(kind: str, loop: str, header: tuple[str, str]) -> None:
+    async def main() -> None:
+        transport = make(kind, "http://127.0.0.1:9/")
+        with pytest.raises(ValueError, match="header"):
+            begin(transport, b"{}", header)
+        await transport.close()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "http://u:p@x/", "https://x/", "http://x/#y"])
+def test_endpoints_that_are_refused(kind: str, loop: str, url: str) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="endpoint"):
+            make(kind, url)
+
+    run(loop, main())
+
+
+# -- TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def check_tls(
+    kind: str, loop: str, certificate: trustme.LeafCert, trusted: trustme.CA, tmp_path: Path
+) -> "list[Answer | Fault]":
+    ca_file = tmp_path / "ca.pem"
+    trusted.cert_pem.write_to_path(str(ca_file))
+    got: list[Answer | Fault] = []
+
+    async def main() -> None:
+        async with RudeServer(always(answer()), _server_context(certificate), host="localhost") as server:
+            transport = make(kind, server.url, ssl_context=client_context(ca_file))
+            got.extend([await begin(transport), await begin(transport)])
+            assert server.accepted == 1 or Fault.TLS in got
+            await transport.close()
+
+    run(loop, main())
+    return got
+
+
+def test_tls(kind: str, loop: str, authority: trustme.CA, tmp_path: Path) -> None:
+    assert check_tls(kind, loop, authority.issue_cert("localhost"), authority, tmp_path) == [OK, OK]
+
+
+_PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    "issue",
+    [
+        pytest.param(lambda _: trustme.CA().issue_cert("localhost"), id="unknown authority"),
+        pytest.param(lambda ca: ca.issue_cert("elsewhere.example"), id="other host"),
+        pytest.param(lambda ca: ca.issue_cert("localhost", not_after=_PAST), id="expired"),
+    ],
+)
+def test_a_certificate_that_does_not_hold(
+    kind: str, loop: str, issue: Callable[[trustme.CA], trustme.LeafCert], authority: trustme.CA, tmp_path: Path
+) -> None:
+    assert check_tls(kind, loop, issue(authority), authority, tmp_path) == [Fault.TLS, Fault.TLS]
+
+
+def test_a_server_without_tls(kind: str, loop: str) -> None:
+    async def behave(conversation: Conversation) -> None:
+        await conversation.reader.read(10)
+        await conversation.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def main() -> None:
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url.replace("http:", "https:"), ssl_context=client_context())
+            assert await begin(transport) is Fault.TLS
+            await transport.close()
+
+    run(loop, main())

@@ -1,0 +1,64 @@
+"""Both transports, on both event loops, for the tests that know no difference between them."""
+
+import asyncio
+import ssl
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from consumer.adapters.clock import SystemClock
+from consumer.adapters.fast_transport import FastTransport
+from consumer.adapters.httpx_transport import HttpxTransport
+from consumer.core.outcome import Answer, Fault
+from consumer.ports import Request, Transport
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+KINDS = ("fast", "httpx")
+
+
+def run(loop: str, main: Coroutine[Any, Any, None]) -> None:
+    """Run *main* on that kind of loop; whatever the loop's exception handler is told fails the test."""
+    troubles: list[dict[str, Any]] = []
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+        async with asyncio.timeout(60):
+            await main
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(watched())
+    assert not troubles
+
+
+def make(kind: str, url: str, *, ssl_context: ssl.SSLContext | None = None, **changes: Any) -> Any:
+    options: dict[str, Any] = {
+        "connections": 4,
+        "connect_timeout_s": 5.0,
+        "idle_timeout_s": 30.0,
+        "user_agent": "kochava-consumer/test",
+        "clock": SystemClock(),
+        "loop": asyncio.get_running_loop(),
+        "ssl_context": ssl_context,
+    }
+    if kind == "fast":
+        options["max_connection_age_s"] = 300.0
+        return FastTransport(url, **options | changes)
+    return HttpxTransport(url, **options | changes)
+
+
+def begin(
+    transport: Transport, body: bytes = b"{}", *headers: tuple[str, str], timeout_s: float = 20.0
+) -> "asyncio.Future[Answer | Fault]":
+    """Send; a callback that comes within `send` or twice fails the test."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Answer | Fault] = loop.create_future()
+    has_returned = False
+
+    def answered(answer: Answer | Fault) -> None:
+        assert has_returned, "called from within send"
+        future.set_result(answer)  # raises the second time
+
+    transport.send(Request(body, headers), SystemClock.monotonic() + timeout_s, answered)
+    has_returned = True
+    return future
