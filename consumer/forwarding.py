@@ -14,7 +14,7 @@ from consumer.core.retry import RetryPlan, Tier
 from consumer.envelope import Envelope
 from consumer.ports import Clock, Forwarder, ForwardProblem
 from consumer.settlement import End, Settlement
-from consumer.telemetry import Metrics, log
+from consumer.telemetry import Metrics, Repeated, log
 
 RETRY_INITIAL_S = 0.5
 RETRY_MAX_S = 10.0
@@ -45,6 +45,7 @@ class Forwarding:
         self._metrics = metrics
         self._clock = clock
         self._failing = 0
+        self._repeated = Repeated()
 
     @property
     def plan(self) -> RetryPlan:
@@ -95,7 +96,9 @@ class Forwarding:
             hand.failed = True
             self._failing += 1
             self._settlement.close_reading("forwarder")
-        log.warning("forward.failed", topic=hand.topic, reason=problem.reason, waiting=self._failing)
+        count = self._repeated.due(f"{hand.topic} {problem.reason}", self._clock.monotonic())
+        if count:
+            log.warning("forward.failed", topic=hand.topic, reason=problem.reason, count=count)
         asyncio.get_running_loop().call_later(hand.wait_s, self._again, hand)
         hand.wait_s = min(hand.wait_s * 2, RETRY_MAX_S)
 
