@@ -35,7 +35,7 @@ def test_the_proxy_of_the_settings_is_used(loop: str) -> None:
     ("says", "expected"),
     [
         pytest.param(answer(b"", "407 Proxy Authentication Required"), Fault.CONNECT, id="refused"),
-        pytest.param(b"HTTP/1.1 200 OK\r\n\r\nno TLS\r\n", Fault.TLS, id="not TLS behind it"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", Fault.TLS, id="not TLS behind it"),
         pytest.param(None, Fault.TIMEOUT_UNSENT, id="silence"),
     ],
 )
@@ -46,6 +46,8 @@ def test_a_tunnel_that_was_not_built_has_sent_nothing(loop: str, says: bytes | N
         await conversation.request()
         if says is not None:
             await conversation.say(says)
+            await conversation.reader.read(10)
+            await conversation.say(b"this is no TLS record\r\n")
         await conversation.until_gone()
 
     async def main() -> None:

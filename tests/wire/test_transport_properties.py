@@ -106,6 +106,18 @@ def test_any_split_meets_the_caps_at_the_same_byte(wire: bytes, cuts: list[int])
     assert whole == parts
 
 
+@settings(deadline=None)
+@given(extra=st.binary(min_size=1, max_size=50), missing_bytes=st.integers(0, 60))
+@example(extra=answer(b"evil"), missing_bytes=0)
+def test_a_connection_that_said_more_than_its_answer_is_not_asked_again(extra: bytes, missing_bytes: int) -> None:
+    """Also where the answer ends at the cap of the head, at which what is read is fed in pieces."""
+    frame_bytes = len(answer(b"x" * 60_000)) - 60_000
+    body = b"x" * (HEAD_MAX_BYTES - frame_bytes - missing_bytes)
+    answers, owner = read([answer(body) + extra.lstrip(b"\r\n") + b"x"])
+    assert answers == [Answer(200, body)]
+    assert owner.freed_count == 0
+
+
 fragments = st.sampled_from(
     [
         b"HTTP/1.1 200 OK\r\n",
