@@ -52,14 +52,56 @@ def load_with_sources(config: Path | None, environ: Mapping[str, str]) -> Loaded
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
             _apply_variable(variable, environ[variable], tree, problems, sources)
-    try:
-        settings = Settings.model_validate(tree)
-    except ValidationError as error:
-        told = {problem.partition(":")[0] for problem in problems}
-        problems += [text for text in _explain(error) if text.partition(":")[0] not in told]
-    if problems:
+    settings = _judge(tree, problems)
+    if settings is None or problems:
         raise SettingsError(list(dict.fromkeys(problems)))
     return Loaded(settings, sources)
+
+
+def _judge(tree: Tree, problems: list[str]) -> Settings | None:
+    """Validate *tree*. Rules over several keys are judged only where each key is well, so the bad ones are taken out
+    and the rest is judged again, until nothing new comes up.
+    """
+    told = {problem.partition(":")[0] for problem in problems}
+    rounds = 0
+    while True:
+        try:
+            settings = Settings.model_validate(tree)
+        except ValidationError as error:
+            rounds += 1
+            for location, text in _explain(error):
+                key = _dotted(location)
+                if not any(key == other or key.startswith(f"{other}.") for other in told):
+                    problems.append(text)
+                _take_out(tree, location)
+                told.add(key)
+            if rounds > 4:
+                return None
+        else:
+            return settings if rounds == 0 else None
+
+
+_PLACEHOLDERS: Tree = {"bootstrap_servers": "-", "group_id": "-", "topics": ["-"], "start": "earliest"}
+
+
+def _take_out(tree: Tree, location: tuple[int | str, ...]) -> None:
+    """Let what is wrong at *location* be as if it was not written; what is required gets something harmless."""
+    if not location:
+        return
+    section, *rest = location
+    if section == "kafka":
+        branch = tree.setdefault("kafka", {}) if isinstance(tree.get("kafka", {}), dict) else {}
+        tree["kafka"] = {**_PLACEHOLDERS, **branch} if rest else dict(_PLACEHOLDERS)
+        if rest and rest[0] in _PLACEHOLDERS:
+            tree["kafka"][rest[0]] = _PLACEHOLDERS[str(rest[0])]
+        elif rest:
+            tree["kafka"].pop(rest[0], None)
+    elif section == "kochava" and (not rest or rest[0] == "apps"):
+        tree["kochava"] = {"unknown_app": "hold"}
+    elif rest and isinstance(tree.get(str(section)), dict):
+        tree[str(section)].pop(str(rest[0]), None)
+    else:
+        tree.pop(str(section), None)
 
 
 def _read_toml(path: Path, problems: list[str]) -> Tree:
@@ -236,16 +278,18 @@ def _unknown(key: str, known: Iterable[str], what: str) -> str:
     )
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Yield where each problem is, and a sentence."""
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        key = _dotted(problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
+        location = problem["loc"]
+        key = _dotted(location)
         if problem["type"] == "missing":
-            yield f"{key}: required; see kochava-consumer settings --example"
+            yield location, f"{key}: required; see kochava-consumer settings --example"
             continue
-        for line in message.splitlines():
+        for line in problem["msg"].removeprefix("Value error, ").splitlines():
             # a rule over several keys names them itself
-            yield line if line.startswith(tuple(f"{name}." for name in Settings.model_fields)) else f"{key}: {line}"
+            named = line.startswith(tuple(f"{name}." for name in Settings.model_fields))
+            yield location, line if named else f"{key}: {line}"
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
