@@ -59,8 +59,10 @@ def load_with_sources(config: Path | None, environ: Mapping[str, str]) -> Loaded
 
 
 def _judge(tree: Tree, problems: list[str]) -> Settings | None:
-    """Validate *tree*. Rules over several keys are judged only where each key is well, so the bad ones are taken out
-    and the rest is judged again, until nothing new comes up.
+    """Validate *tree* as far as it goes.
+
+    Rules over several keys are judged only where each key is well, so the bad ones are taken out and the rest is judged
+    again, until nothing new comes up.
     """
     told = {problem.partition(":")[0] for problem in problems}
     rounds = 0
@@ -97,7 +99,9 @@ def _take_out(tree: Tree, location: tuple[int | str, ...]) -> None:
         elif rest:
             tree["kafka"].pop(rest[0], None)
     elif section == "kochava" and (not rest or rest[0] == "apps"):
-        tree["kochava"] = {"unknown_app": "hold"}
+        branch = tree.get("kochava") if rest else None
+        kept = {key: value for key, value in branch.items() if key != "apps"} if isinstance(branch, dict) else {}
+        tree["kochava"] = {**kept, "unknown_app": "hold"}  # without apps, dead_letter would be a problem of our making
     elif rest and isinstance(tree.get(str(section)), dict):
         tree[str(section)].pop(str(rest[0]), None)
     else:

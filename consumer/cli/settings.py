@@ -41,6 +41,13 @@ guid = "koexample-game-android-4d5e6f"
 # api_key_file = "/run/secrets/kochava-api-key"         # strict authentication
 # app_secret_file = "/run/secrets/kochava-app-secret"
 """
+REFERENCE_HEAD = """\
+# Settings
+
+One TOML file (`--config FILE` or `KOCHAVA_CONSUMER_CONFIG`). Each key can also be set from the environment, which beats
+the file: `kafka.group_id` is `KOCHAVA_CONSUMER_KAFKA__GROUP_ID`. Lists are separated by commas, tables are one JSON
+object. Secrets can be read from files: `<key>_file` in TOML, `..._FILE` in the environment. Sizes may be written as
+`"32MiB"`. Unknown keys are refused. This page is made by `kochava-consumer settings --markdown`."""
 
 
 @click.command(short_help="Show the effective settings and where each came from; --example to begin.")
@@ -128,14 +135,7 @@ def _default(field: FieldInfo) -> str:
 
 def reference() -> str:
     """Return the reference of all keys as Markdown."""
-    lines = [
-        "# Settings",
-        "",
-        "One TOML file (`--config FILE` or `KOCHAVA_CONSUMER_CONFIG`). Each key can also be set from the environment, which",
-        "beats the file: `kafka.group_id` is `KOCHAVA_CONSUMER_KAFKA__GROUP_ID`. Lists are separated by commas, tables are",
-        "one JSON object. Secrets can be read from files: `<key>_file` in TOML, `..._FILE` in the environment. Sizes may be",
-        'written as `"32MiB"`. Unknown keys are refused. Made by `kochava-consumer settings --markdown`.',
-    ]  # fmt: skip
+    lines = [REFERENCE_HEAD]
     for section, info in Settings.model_fields.items():
         model = info.annotation
         assert isinstance(model, type)
