@@ -5,11 +5,14 @@ plain dictionaries, and what Prometheus reads is made of them when it asks. Each
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import confluent_kafka
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from consumer import __version__
@@ -18,70 +21,98 @@ Labels = tuple[str, ...]
 
 MAX_SERIES = 10_000
 """Label sets of one metric; further ones are counted under `other`, so that no data can fill the memory."""
+OTHER = "other"
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LONG_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
 
 
 class Counter:
-    """Only grows. `values` by label values, in the order of `labels`."""
+    """Only grows. `values` by label values, in the order of `labels`.
 
-    def __init__(self, name: str, help_text: str, labels: Iterable[str] = ()) -> None:
+    Series that are known beforehand (*known*; the only one, if there are no labels) start at 0: a series that begins
+    at 1 hides its first increase from Prometheus.
+    """
+
+    def __init__(
+        self, name: str, help_text: str, labels: Sequence[str] = (), known: Iterable[Labels] | None = None
+    ) -> None:
         self.name = name
         self.help_text = help_text
         self.labels = tuple(labels)
-        self.values: dict[Labels, int] = {}
+        if known is None:
+            known = () if labels else ((),)
+        self.values: dict[Labels, int] = dict.fromkeys(known, 0)
+        self._read: Callable[[], int] | None = None
 
     def add(self, labels: Labels, n: int = 1) -> None:
-        values = self.values
-        if labels in values:
-            values[labels] += n
-            return
-        if len(values) >= MAX_SERIES:
-            labels = ("other",) * len(self.labels)
-        values[labels] = values.get(labels, 0) + n
+        try:
+            self.values[labels] += n
+        except KeyError:
+            self._begin(labels, n)
+
+    def _begin(self, labels: Labels, n: int) -> None:
+        if len(labels) != len(self.labels):
+            raise ValueError(f"{self.name} has the labels {self.labels}, not {len(labels)} of them")
+        if len(self.values) >= MAX_SERIES:
+            labels = (OTHER,) * len(self.labels)
+        self.values[labels] = self.values.get(labels, 0) + n
+
+    def read_from(self, read: Callable[[], int]) -> None:
+        """Take the value, which has no labels, from *read* each time somebody looks: it is counted elsewhere."""
+        self._read = read
 
     @property
     def total(self) -> int:
-        return sum(self.values.values())
+        return sum(self._now().values())
+
+    def _now(self) -> dict[Labels, int]:
+        # a copy, since the Kafka thread may add a series meanwhile; copying runs no Python code, so it is one step
+        return {(): self._read()} if self._read else self.values.copy()
 
     def family(self) -> Metric:
         family = CounterMetricFamily(self.name, self.help_text, labels=self.labels)
-        for labels, value in [*self.values.items()]:
+        for labels, value in self._now().items():
             family.add_metric(labels, value)
         return family
 
 
 class Gauge:
-    """A value that comes and goes; read when Prometheus asks if `read_from` was called."""
+    """A value that comes and goes. One without labels is 0 until it is set."""
 
-    def __init__(self, name: str, help_text: str, labels: Iterable[str] = ()) -> None:
+    def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
         self.name = name
         self.help_text = help_text
         self.labels = tuple(labels)
-        self.values: dict[Labels, float] = {}
-        self._read: Callable[[], dict[Labels, float]] | None = None
+        self.values: dict[Labels, float] = {} if labels else {(): 0}
+        self._read: Callable[[], float | Mapping[Labels, float]] | None = None
 
     def set(self, value: float, labels: Labels = ()) -> None:
-        self.values[labels] = value
+        if len(labels) != len(self.labels):
+            raise ValueError(f"{self.name} has the labels {self.labels}, not {len(labels)} of them")
+        if labels in self.values or len(self.values) < MAX_SERIES:
+            self.values[labels] = value
 
     def remove(self, labels: Labels) -> None:
         """End a series, such as that of a partition which is no longer ours."""
         self.values.pop(labels, None)
 
-    def read_from(self, read: Callable[[], dict[Labels, float]]) -> None:
-        """Take all series from *read*, each time somebody looks."""
+    def read_from(self, read: Callable[[], float | Mapping[Labels, float]]) -> None:
+        """Take the value, or all series by their labels, from *read* each time somebody looks."""
         self._read = read
 
     def family(self) -> Metric:
         family = GaugeMetricFamily(self.name, self.help_text, labels=self.labels)
-        for labels, value in [*(self._read() if self._read else self.values).items()]:
+        now = self._read() if self._read else self.values.copy()
+        for labels, value in now.items() if isinstance(now, Mapping) else (((), now),):
             family.add_metric(labels, value)
         return family
 
 
 class Histogram:
     """Observations in seconds, in fixed buckets."""
+
+    labels: Labels = ()
 
     def __init__(self, name: str, help_text: str, bounds: tuple[float, ...] = SECONDS) -> None:
         self.name = name
@@ -96,12 +127,8 @@ class Histogram:
 
     def family(self) -> Metric:
         family = HistogramMetricFamily(self.name, self.help_text)
-        running = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            buckets.append((bound, running))
-        family.add_metric([], buckets, self.sum)
+        names = (*map(str, self.bounds), "+Inf")
+        family.add_metric([], list(zip(names, accumulate(self.counts), strict=True)), self.sum)
         return family
 
 
@@ -121,8 +148,9 @@ class Metrics(Collector):
             "kochava_events_dead_lettered", "Records given up to a person.", ["reason", "app"]
         )
         self.events_abandoned = c(
-            "kochava_events_abandoned", "Records left unsettled to the next owner of their partition.", ["reason"]
-        )
+            "kochava_events_abandoned", "Records left unsettled to the next owner of their partition.", ["reason"],
+            known=[("revoked",), ("lost",), ("shutdown",)],
+        )  # fmt: skip
         self.events_in_flight = g("kochava_events_in_flight", "Records taken on and not ended.")
         self.in_flight_events = g("kochava_in_flight_events", "Records in memory.")
         self.in_flight_limit = g("kochava_in_flight_limit", "The most records that may be in memory.")
@@ -152,7 +180,7 @@ class Metrics(Collector):
         self.circuit_state = g("kochava_circuit_state", "0 closed, 1 open: nothing is read.")
         self.lane_closed = g("kochava_lane_closed", "1: this app's events wait or are held.", ["app"])
         self.connections_open = g("kochava_connections_open", "Connections to the endpoint.")
-        self.connections_opened = g("kochava_connections_opened", "Connections opened since the start.")
+        self.connections_opened = c("kochava_connections_opened", "Connections opened since the start.")
         self.consumer_lag_records = g(
             "kochava_consumer_lag_records", "Records behind the end of the log.", ["topic", "partition"]
         )
@@ -168,17 +196,25 @@ class Metrics(Collector):
             "kochava_settled_beyond_commit", "Ended records that a crash now would read again.",
             ["topic", "partition"],
         )  # fmt: skip
-        self.offset_commits = c("kochava_offset_commits", "Commits by what came of them.", ["outcome"])
-        self.last_commit_timestamp = g("kochava_last_commit_timestamp_seconds", "When a commit last succeeded.")
-        self.rebalances = c("kochava_rebalances", "Assignments, revocations, losses.", ["kind"])
+        self.offset_commits = c("kochava_offset_commits", "Commits by what came of them.", ["outcome"], [("ok",)])
+        self.last_commit_timestamp = g(
+            "kochava_last_commit_timestamp_seconds", "When a commit last succeeded, epoch seconds; 0 before the first."
+        )
+        self.rebalances = c(
+            "kochava_rebalances", "Assignments, revocations, losses.", ["kind"],
+            known=[("assign",), ("revoke",), ("lost",)],
+        )  # fmt: skip
         self.assigned_partitions = g("kochava_assigned_partitions", "Partitions that are ours.")
         self.drain_duration = h("kochava_drain_seconds", "Waiting for what was on its way when partitions left.")
-        self.callback_errors = c("kochava_callback_errors", "Bugs of ours inside the client's callbacks.", ["callback"])
+        self.callback_errors = c(
+            "kochava_callback_errors", "Bugs of ours inside the client's callbacks.", ["callback"],
+            known=[("assign",), ("revoke",), ("lost",), ("commit",), ("stats",), ("error",)],
+        )  # fmt: skip
         self.schema_cache_hits = c("kochava_schema_cache_hits", "Records whose schema was here.")
         self.schema_cache_misses = c("kochava_schema_cache_misses", "Records that had to wait for their schema.")
         self.poll_loop = g("kochava_poll_loop_seconds_since_last", "Since the Kafka thread last went round.")
         self.event_loop_lag = g("kochava_event_loop_lag_seconds", "How late the event loop's last tick was.")
-        self.build_info = g("kochava_build_info", "1.", ["version", "librdkafka"])
+        self.build_info = g("kochava_build_info", "1; the labels say what runs.", ["version", "librdkafka"])
         self.build_info.set(1, (__version__, confluent_kafka.libversion()[0]))
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -192,3 +228,10 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics and their content type: OpenMetrics if *accept*, the request's header, names it."""
+        if "application/openmetrics-text" in accept:
+            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]  # theirs
+            return body, openmetrics.CONTENT_TYPE_LATEST
+        return self.text(), CONTENT_TYPE_PLAIN_0_0_4
