@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from random import Random
 
 from consumer import __version__
@@ -22,8 +22,11 @@ from consumer.adapters.kafka_forwarder import KafkaForwarder
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
 from consumer.adapters.mapping_file import load as load_mapping
+from consumer.adapters.schema_directory import SchemaDirectory, builtin_schemas, read_schema_file
+from consumer.adapters.schema_source import SchemaRegistry
 from consumer.adapters.shadow import ShadowForwarder, ShadowTransport
 from consumer.adapters.tls import client_context
+from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
 from consumer.core.flood_guard import FloodGuard
@@ -31,23 +34,24 @@ from consumer.core.lane import LanePolicy
 from consumer.core.parking import Parking
 from consumer.core.payload import PayloadRules, StrictAuth
 from consumer.core.retry import RetryPlan
+from consumer.core.schema_guard import SchemaText
+from consumer.core.wire_format import Configured, SchemaReference
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy
-from consumer.errors import ConsumerError, ExitCode
 from consumer.forwarding import Forwarding
 from consumer.health import Health
 from consumer.pipeline import Pipeline
 from consumer.ports import Clock, Forwarder, Transport
 from consumer.rebalance import Rebalance
-from consumer.settings import Settings
+from consumer.settings import App as AppSettings, Settings
 from consumer.settlement import Settlement
-from consumer.telemetry import Metrics, Progress, configure_logging, log
+from consumer.telemetry import Metrics, Progress, Repeated, configure_logging, log
 from consumer.translate import App, Translator
 from consumer.watchdog import Watchdog
 
 try:
     from uvloop import new_event_loop
 except ImportError:  # stock asyncio works too, slower
-    new_event_loop = asyncio.new_event_loop
+    from asyncio import new_event_loop  # type: ignore[assignment]
 
 TELL_S = 1.0
 """How often gauges that cost something are looked at."""
@@ -65,9 +69,54 @@ def run(settings: Settings, *, shadow: bool = False) -> None:
         runner.run(Member(settings, asyncio.Runner.get_loop(runner), shadow=shadow).run())
 
 
-def make_decoder(settings: Settings, clock: Clock) -> AvroDecoder:
+def make_registry(settings: Settings, clock: Clock) -> SchemaRegistry | None:
+    """Build the registry client, if settings name a registry."""
+    schemas = settings.schemas
+    if schemas.registry_url is None:
+        return None
+    basic = None
+    if schemas.registry_username is not None and schemas.registry_password is not None:
+        basic = (schemas.registry_username, schemas.registry_password.get_secret_value())
+    repeated = Repeated()
+
+    def on_state(reference: object, available: bool, reason: str) -> None:
+        if available:
+            log.info("schema.fetched", schema=str(reference))
+        elif count := repeated.due(f"{reference} {reason}", clock.monotonic()):
+            log.warning("schema.unavailable", schema=str(reference), reason=reason, count=count)
+
+    return SchemaRegistry(
+        schemas.registry_url,
+        clock=clock,
+        on_state=on_state,
+        basic=basic,
+        bearer=schemas.registry_token.get_secret_value() if schemas.registry_token else None,
+        tls=client_context(schemas.ca_file) if schemas.registry_url.startswith("https:") else None,
+        timeout_s=schemas.request_timeout_s,
+        confirm_s=schemas.unknown_id_confirm_s,
+        max_answer_bytes=schemas.max_schema_bytes,
+    )
+
+
+def known_schemas(settings: Settings) -> Mapping[SchemaReference, SchemaText]:
+    """Read the schemas that need no registry. Beside a registry, numbers are the registry's alone."""
+    schemas = settings.schemas
+    if schemas.plain is not None:
+        return {Configured(): read_schema_file(schemas.plain)}
+    directory = SchemaDirectory(schemas.directory or builtin_schemas())
+    return directory.references if schemas.registry_url is None else directory.by_fingerprint
+
+
+def make_decoder(settings: Settings, clock: Clock, registry: SchemaRegistry | None) -> AvroDecoder:
     """Build the decoder that *settings* describe; `map` and `check` use it, too."""
-    raise NotImplementedError
+    return AvroDecoder(
+        settings.schemas.wire,
+        clock=clock,
+        known=known_schemas(settings),
+        source=registry,
+        max_record_bytes=settings.schemas.max_record_bytes,
+        max_schemas=settings.schemas.cache_schemas,
+    )
 
 
 def make_translator(settings: Settings, decoder: AvroDecoder) -> Translator:
@@ -78,10 +127,7 @@ def make_translator(settings: Settings, decoder: AvroDecoder) -> Translator:
         mapping=load_mapping(settings.mapping.file),
         event_id=settings.mapping.event_id,
         other_types=settings.mapping.other_types,
-        apps={
-            key: App(app.guid, enabled=app.enabled, auth=_auth(app.api_key, app.app_secret))
-            for key, app in kochava.apps.items()
-        },
+        apps={_app_key(key): App(app.guid, enabled=app.enabled, auth=_auth(app)) for key, app in kochava.apps.items()},
         unknown_app=kochava.unknown_app,
         rules=PayloadRules(
             require_device_id=kochava.require_device_id,
@@ -95,6 +141,18 @@ def make_translator(settings: Settings, decoder: AvroDecoder) -> Translator:
     )
 
 
+def _app_key(key: str) -> str:
+    """Platforms are compared in lower case."""
+    app, slash, platform = key.rpartition("/")
+    return f"{app}/{platform.lower()}" if slash else key
+
+
+def _auth(app: AppSettings) -> StrictAuth | None:
+    if app.api_key is None or app.app_secret is None:
+        return None
+    return StrictAuth(app.api_key.get_secret_value(), app.app_secret.get_secret_value())
+
+
 class Member:
     """One group member: its objects, and the order in which they start and end."""
 
@@ -103,15 +161,17 @@ class Member:
         self._loop = loop
         self._clock = SystemClock()
         self._metrics = Metrics()
-        self._health = Health()
+        self._health = Health(stuck_after_s=settings.delivery.drain_timeout_s + settings.kafka.committed_budget_s + 30)
         self._watchdog = Watchdog(settings.watchdog_s)
         self._ended: asyncio.Future[None] = loop.create_future()
+        self._progress = Progress(self._metrics, settings.log.progress_interval_s)
         self._client_id = socket.gethostname()
         self._is_shadow = shadow
         delivery = settings.delivery
-        plan = RetryPlan.of(settings.retry.topic_prefix, settings.retry.labels)
+        plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
-        self._decoder = make_decoder(settings, self._clock)
+        self._registry = make_registry(settings, self._clock)
+        self._decoder = make_decoder(settings, self._clock, self._registry)
         self._translator = make_translator(settings, self._decoder)
         self._transport = self._make_transport()
         self._forwarder = self._make_forwarder()
@@ -140,7 +200,7 @@ class Member:
                 settings.lane.probe_initial_s,
                 settings.lane.probe_max_s,
             ),
-            switched_off=frozenset(key for key, app in settings.kochava.apps.items() if not app.enabled),
+            switched_off=frozenset(_app_key(key) for key, app in settings.kochava.apps.items() if not app.enabled),
             forwarding=forwarding,
             settlement=settlement,
             policy=DeliveryPolicy(
@@ -248,6 +308,7 @@ class Member:
         Raises:
             ConsumerError: what ended it, if a signal did not.
         """
+        self._watch()
         admin = AdminServer(self._settings.admin.listen, self._health, self._metrics, self._clock)
         await admin.start()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -266,6 +327,8 @@ class Member:
             await self._forwarder.close(self._settings.delivery.close_timeout_s)
             await self._transport.close()
             await self._decoder.close()
+            if self._registry is not None:
+                await self._registry.close()
             await admin.close()
             self._watchdog.cancel()
         log.info("shutdown.finished")
@@ -288,10 +351,80 @@ class Member:
         self._source.stop()
 
     async def _tick(self) -> None:
+        told_at = 0.0
         while True:
+            expected = self._clock.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
-            self._health.beat_loop(self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._metrics.event_loop_lag.set(max(0.0, now - expected))
+            self._health.beat_loop(now)
             self._pipeline.tick()
             stop, go = self._pipeline.over_span()
             if stop or go:
                 self._source.set_span_paused(stop, go)
+            if now - told_at >= TELL_S:
+                told_at = now
+                self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        """Bring up to date what the probes and the progress line say."""
+        for reason, why in _NOT_READY.items():
+            if reason in self._budget.closed_for:
+                self._health.not_ready(reason, why)
+            else:
+                self._health.ready_again(reason)
+        self._progress.tell(
+            now,
+            in_flight=sum(assignment.tracker.in_flight for assignment in self._pipeline.assignments),
+            lag_records=sum(self._source.lag.values()),
+            connections=getattr(self._transport, "open", 0),
+            reading=",".join(sorted(self._budget.closed_for)) or "yes",
+        )
+
+    def _watch(self) -> None:
+        """Let the gauges read what they tell when somebody asks."""
+        metrics, budget, pipeline, source = self._metrics, self._budget, self._pipeline, self._source
+        metrics.in_flight_limit.set(budget.max_records)
+        metrics.in_flight_events.read_from(lambda: {(): budget.records})
+        metrics.events_in_flight.read_from(lambda: {(): sum(of.tracker.in_flight for of in pipeline.assignments)})
+        metrics.assigned_partitions.read_from(lambda: {(): len(pipeline.assignments)})
+        metrics.connections_open.read_from(lambda: {(): getattr(self._transport, "open", 0)})
+        metrics.connections_opened.read_from(lambda: getattr(self._transport, "connections_opened", 0))
+        metrics.poll_loop.read_from(
+            lambda: (
+                {}
+                if self._health.kafka_heartbeat is None
+                else {(): self._clock.monotonic() - self._health.kafka_heartbeat}
+            )
+        )
+        metrics.consumer_lag_records.read_from(
+            lambda: {(at.topic, str(at.number)): lag for at, lag in [*source.lag.items()]}
+        )
+        metrics.consumer_lag_seconds.read_from(lambda: {_labels(of): self._lag_s(of) for of in pipeline.assignments})
+        metrics.commit_stall.read_from(
+            lambda: {
+                _labels(of): self._clock.monotonic() - of.advanced_at if of.tracker.in_flight else 0.0
+                for of in pipeline.assignments
+            }
+        )
+        metrics.settled_beyond_commit.read_from(
+            lambda: {_labels(of): of.tracker.settled_beyond for of in pipeline.assignments}
+        )
+
+    def _lag_s(self, assignment: Assignment) -> float:
+        """Age of the record at the commit position; 0 at the end of the log, or with only a control marker left."""
+        high = self._source.high_watermarks.get(assignment.partition)
+        if high is None or high - assignment.tracker.committable <= 1 or assignment.settled_timestamp_ms < 0:
+            return 0.0
+        return max(0.0, (self._clock.wall_ms() - assignment.settled_timestamp_ms) / 1000)
+
+
+_NOT_READY = {
+    "breaker": "the endpoint fails, nothing is read; it is probed and reading resumes by itself",
+    "dead_letter_guard": "too many dead letters; look at the dead-letter topic, mend the cause, restart",
+    "forwarder": "a retry, held or dead-letter topic takes no records; they are tried again",
+}
+
+
+def _labels(assignment: Assignment) -> tuple[str, str]:
+    return assignment.partition.topic, str(assignment.partition.number)

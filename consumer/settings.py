@@ -372,16 +372,16 @@ class Settings(_Section):
     """The whole configuration. Made by `consumer.configuration.load`, which reads files and environment."""
 
     kafka: Kafka
-    schemas: Schemas = Field(default_factory=Schemas)
-    mapping: Mapping_ = Field(default_factory=Mapping_)
-    kochava: Kochava = Field(default_factory=Kochava)
-    delivery: Delivery = Field(default_factory=Delivery)
-    breaker: Breaker = Field(default_factory=Breaker)
-    lane: Lane = Field(default_factory=Lane)
-    retry: Retry = Field(default_factory=Retry)
-    dead_letter: DeadLetter = Field(default_factory=DeadLetter)
-    admin: Admin = Field(default_factory=Admin)
-    log: Log = Field(default_factory=Log)
+    schemas: Schemas = Field(default={}, validate_default=True)
+    mapping: Mapping_ = Field(default={}, validate_default=True)
+    kochava: Kochava = Field(default={}, validate_default=True)
+    delivery: Delivery = Field(default={}, validate_default=True)
+    breaker: Breaker = Field(default={}, validate_default=True)
+    lane: Lane = Field(default={}, validate_default=True)
+    retry: Retry = Field(default={}, validate_default=True)
+    dead_letter: DeadLetter = Field(default={}, validate_default=True)
+    admin: Admin = Field(default={}, validate_default=True)
+    log: Log = Field(default={}, validate_default=True)
 
     @property
     def topic_prefix(self) -> str:

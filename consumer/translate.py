@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from consumer.core.apps import choose_app
 from consumer.core.event import InAppEvent
-from consumer.core.mapping import CompiledMapping, MappingSpec, OtherType, compile_mapping
-from consumer.core.mapping import Filtered as MappedOut
+from consumer.core.mapping import CompiledMapping, Filtered as MappedOut, MappingSpec, OtherType, compile_mapping
 from consumer.core.outcome import Rejected
 from consumer.core.payload import STANDARD_EVENT_NAMES, PayloadRules, StrictAuth, build, serialise
 from consumer.core.record import Record
@@ -100,7 +99,7 @@ class Translator:
         if isinstance(mapping, OtherType):
             return Filtered("other_type") if self._other_types == "ignore" else Refused("map", "other_type")
         event = mapping.map(decoded.datum)
-        if type(event) is InAppEvent:
+        if isinstance(event, InAppEvent):
             return self._prepare(event)
         return Filtered(event.reason) if isinstance(event, MappedOut) else Refused("map", event.reason)
 

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
+from consumer.adapters.kafka_record import to_record
 from consumer.core.record import Record
 from consumer.core.topic_plan import NewTopicPlan, TopicFacts, tier_delay_of
 from consumer.errors import CheckFailedError, KafkaFatalError
@@ -135,7 +141,4 @@ class KafkaAdmin:
             raise CheckFailedError(f"{place}: no answer within {TIMEOUT_S:.0f} s")
         if message.error() is not None or message.offset() != offset:
             raise CheckFailedError(f"{place}: there is no record (see kafka-get-offsets for what the topic holds)")
-        return Record(
-            topic, partition, offset, message.timestamp()[1], message.key(), message.value(),
-            tuple(message.headers() or ()),
-        )  # fmt: skip
+        return to_record(message)

@@ -5,6 +5,7 @@ Called on the Kafka thread, inside on_assign. An error is never read as "no offs
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
@@ -66,11 +67,9 @@ class StartPositions:
                 continue
             is_fresh = True
             if at.topic in self._source_topics and at.topic not in fresh_topics:
-                fresh_topics[at.topic] = self._patiently(
-                    deadline, lambda at=at: self._has_no_commit(consumer, at.topic)
-                )  # type: ignore[misc]
+                fresh_topics[at.topic] = self._patiently(deadline, partial(self._has_no_commit, consumer, at.topic))
             applies = fresh_topics.get(at.topic, False)
-            offset = self._patiently(deadline, lambda at=at, applies=applies: self._first(consumer, at, applies))  # type: ignore[misc]
+            offset = self._patiently(deadline, partial(self._first, consumer, at, applies))
             log.info("offset.resolved", topic=at.topic, partition=at.partition, offset=offset,
                      rule=str(self._start) if applies else "low watermark")  # fmt: skip
             resolved.append(TopicPartition(at.topic, at.partition, offset))

@@ -17,6 +17,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_positions import StartPositions
+from consumer.adapters.kafka_record import to_record
 from consumer.core.assignment import Assignment
 from consumer.core.budget import InFlightBudget
 from consumer.core.parking import Parked, Parking
@@ -229,7 +230,7 @@ class KafkaSource:
             if message.error() is not None:
                 self._on_message_error(message)
                 continue
-            record = _record(message)
+            record = to_record(message)
             partition = Partition(record.topic, record.partition)
             assignment = owned.get(partition)
             if assignment is None or partition in skipped:
@@ -474,6 +475,7 @@ class KafkaSource:
 
     def _on_message_error(self, message: Message) -> None:
         error = message.error()
+        assert error is not None, "only called for errors"
         code = error.code()
         if code == KafkaError._FATAL or error.fatal():  # noqa: SLF001
             self._failure = KafkaFatalError(
@@ -498,15 +500,3 @@ class KafkaSource:
             owned = [*self._owned.values()]
             self._store(self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown"))
         self._consumer.close()
-
-
-def _record(message: Message) -> Record:
-    return Record(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        message.timestamp()[1],
-        message.key(),
-        message.value(),
-        tuple(message.headers() or ()),
-    )

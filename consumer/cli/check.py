@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.cli.options import config_option
+from consumer.configuration import load
 from consumer.errors import CheckFailedError, ConsumerError
-from consumer.settings import Settings, load
+from consumer.settings import Settings
 
 REGISTRY_S = 10.0
 ENDPOINT_S = 5.0
@@ -57,10 +58,10 @@ def _check_kafka(settings: Settings) -> Iterator[Finding]:
     from consumer.core.topic_plan import review  # noqa: PLC0415
 
     admin = KafkaAdmin(admin_conf(settings, "kochava-consumer"), settings.kafka.group_id)
-    plan = RetryPlan.of(settings.retry.topic_prefix, settings.retry.labels)
+    plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
     yield Finding("brokers", f"{len(admin.topic_names())} topics visible at {settings.kafka.bootstrap_servers}")
     facts = admin.facts([*settings.kafka.topics, *plan.topics])
-    orphans = admin.lag_of_orphans(settings.retry.topic_prefix, plan.topics)
+    orphans = admin.lag_of_orphans(settings.topic_prefix, plan.topics)
     for line in review(plan, settings.kafka.topics, facts, orphans):
         yield Finding(f"topic {line.name}", f"{line.facts.partitions} partitions" if line.facts else "missing",
                       "; ".join(line.problems))  # fmt: skip
@@ -71,19 +72,40 @@ def _check_registry(settings: Settings) -> Iterator[Finding]:
     if url is None:
         yield Finding("schema registry", "none configured, schemas come from files")
         return
-    from consumer.adapters.schema_source import SchemaRegistry  # noqa: PLC0415
-
-    reason = asyncio.run(_ask_registry(settings, SchemaRegistry))
-    yield Finding("schema registry", "answers" if reason is None else reason,
-                  "" if reason is None else "check schemas.registry_url, user and password or token, and ca_file")  # fmt: skip
+    reason = asyncio.run(_ask_registry(settings))
+    fix = "" if reason is None else "check schemas.registry_url, user and password or token, and schemas.ca_file"
+    yield Finding("schema registry", "answers" if reason is None else reason, fix)
 
 
-async def _ask_registry(settings: Settings, registry: Callable[..., object]) -> str | None:
-    raise NotImplementedError
+async def _ask_registry(settings: Settings) -> str | None:
+    from consumer.adapters.clock import SystemClock  # noqa: PLC0415
+    from consumer.app import make_registry  # noqa: PLC0415
+
+    registry = make_registry(settings, SystemClock())
+    assert registry is not None
+    try:
+        return await registry.probe()
+    finally:
+        await registry.close()
 
 
 def _check_mapping(settings: Settings) -> Iterator[Finding]:
-    raise NotImplementedError
+    """Hold the mapping against every schema that is known without a registry."""
+    from consumer.adapters.avro_decoder import parse  # noqa: PLC0415
+    from consumer.adapters.mapping_file import load as load_mapping  # noqa: PLC0415
+    from consumer.app import known_schemas  # noqa: PLC0415
+    from consumer.core.mapping import OtherType, compile_mapping  # noqa: PLC0415
+
+    spec = load_mapping(settings.mapping.file)
+    if settings.schemas.registry_url is not None:
+        yield Finding("mapping", "well-formed; held against each schema of the registry when it first comes")
+        return
+    for reference, text in known_schemas(settings).items():
+        parsed, _ = parse(text)
+        schema: Any = parsed
+        compiled = compile_mapping(spec, schema, event_id=settings.mapping.event_id)
+        seen = f"{compiled.name}: not mapped" if isinstance(compiled, OtherType) else "fits"
+        yield Finding(f"mapping of schema {reference}", seen)
 
 
 def _check_endpoint(settings: Settings) -> Iterator[Finding]:

@@ -33,10 +33,10 @@ def command(config: Path | None, record: str) -> None:
     The output holds what the record holds, device ids included. Exits with 5 if the record would not be sent.
     """
     from consumer.adapters.clock import SystemClock  # noqa: PLC0415 - `--help` must be quick
-    from consumer.app import make_decoder, make_translator  # noqa: PLC0415
+    from consumer.app import make_decoder, make_registry, make_translator  # noqa: PLC0415
+    from consumer.configuration import load  # noqa: PLC0415
     from consumer.core.record import Record  # noqa: PLC0415
     from consumer.ports import SchemaNeeded  # noqa: PLC0415
-    from consumer.settings import load  # noqa: PLC0415
     from consumer.translate import Filtered, Held, Prepared, Refused, Step  # noqa: PLC0415
 
     settings = load(config, os.environ)
@@ -49,7 +49,9 @@ def command(config: Path | None, record: str) -> None:
         source = _fetch_record(settings, record)
 
     async def translate() -> Step:
-        decoder = make_decoder(settings, SystemClock())
+        clock = SystemClock()
+        registry = make_registry(settings, clock)
+        decoder = make_decoder(settings, clock, registry)
         translator = make_translator(settings, decoder)
         try:
             step = translator.translate(source)
@@ -59,6 +61,8 @@ def command(config: Path | None, record: str) -> None:
                 step = translator.translate(source)
         finally:
             await decoder.close()
+            if registry is not None:
+                await registry.close()
         return step
 
     step = asyncio.run(translate())

@@ -31,6 +31,6 @@ def command(config: Path | None, *, shadow: bool) -> None:
     address.
     """
     from consumer.app import run  # noqa: PLC0415 - `--help` must not load Kafka
-    from consumer.settings import load  # noqa: PLC0415
+    from consumer.configuration import load  # noqa: PLC0415
 
     run(load(config, os.environ), shadow=shadow)

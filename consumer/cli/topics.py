@@ -24,13 +24,13 @@ def command(config: Path | None, *, create: bool, partitions: int | None, replic
     """
     from consumer.adapters.kafka_admin import KafkaAdmin  # noqa: PLC0415 - `--help` must not load Kafka
     from consumer.adapters.kafka_config import admin_conf  # noqa: PLC0415
+    from consumer.configuration import load  # noqa: PLC0415
     from consumer.core.retry import RetryPlan  # noqa: PLC0415
     from consumer.core.topic_plan import missing, review  # noqa: PLC0415
-    from consumer.settings import load  # noqa: PLC0415
 
     settings = load(config, os.environ)
     console = Console()
-    plan = RetryPlan.of(settings.retry.topic_prefix, settings.retry.labels)
+    plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
     admin = KafkaAdmin(admin_conf(settings, "kochava-consumer"), settings.kafka.group_id)
     names = [*settings.kafka.topics, *plan.topics]
     if create:
@@ -46,7 +46,7 @@ def command(config: Path | None, *, create: bool, partitions: int | None, replic
         plan,
         settings.kafka.topics,
         admin.facts(names),
-        admin.lag_of_orphans(settings.retry.topic_prefix, plan.topics),
+        admin.lag_of_orphans(settings.topic_prefix, plan.topics),
     )
     table = Table(
         "topic", "role", "partitions", "replicas", "retention", "max bytes", "state", box=None, pad_edge=False

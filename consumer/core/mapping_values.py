@@ -73,10 +73,11 @@ def boolean(value: Any) -> bool:
 
 
 def epoch_ms(value: Any, per_ms: float = 1.0) -> int:
+    """Return epoch milliseconds of a moment, a date, an ISO 8601 text, or a number of *per_ms* units."""
     kind = type(value)
     if kind is datetime:
         moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return (moment - _EPOCH) // _MILLISECOND
+        return int((moment - _EPOCH) // _MILLISECOND)
     if kind is int:
         return int(value // per_ms) if per_ms >= 1 else int(value * round(1 / per_ms))
     if kind is float and isfinite(value):
