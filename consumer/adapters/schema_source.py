@@ -194,7 +194,7 @@ class SchemaRegistry:
         """Say whether our credentials have been given another schema since then, asking for one if need be."""
         if self._last_given is not None:
             other, given_at = self._last_given
-            if given_at >= since and other != reference:
+            if given_at > since and other != reference:
                 return True
             if other != reference and await self._is_given(other):
                 return True

@@ -56,6 +56,7 @@ class Registry:
         self._standing: Raw | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._asked = threading.Event()
         self._server = _Server(("127.0.0.1", port), _handler_of(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
@@ -110,6 +111,10 @@ class Registry:
         """Give this answer to everything, until None."""
         self._standing = answer
 
+    def wait_for_request(self, timeout_s: float = 10.0) -> None:
+        """Block the calling thread until somebody has asked something."""
+        assert self._asked.wait(timeout_s)
+
     def guid_of(self, number: int) -> str:
         """Guids depend on nothing but the content, as the real ones do."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(self._by_id[number], sort_keys=True)))
@@ -119,6 +124,7 @@ class Registry:
         with self._lock:
             self.requests.append(f"{method} {target}")
             scripted = self._script.pop(0) if self._script else self._standing
+        self._asked.set()
         if self.is_down:
             return None
         if scripted is not None:
@@ -190,6 +196,8 @@ def _handler_of(registry: Registry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
+        disable_nagle_algorithm = True
+        wbufsize = 65_536  # headers and body in one write
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
