@@ -1,0 +1,145 @@
+"""An embedded broker: librdkafka's mock cluster, which the client's wheel brings along. For the demo and fault tests.
+
+It speaks produce, fetch, groups and offsets over real sockets, so ordinary clients in any process use it. It keeps
+5 MiB a partition, and knows no compaction, ACLs or limits: what must be proven is proven on a real Apache Kafka.
+
+    python -m consumer.sandbox.mock_cluster --topics a:6,b:3 --ready-file FILE
+"""
+
+import argparse
+import ctypes
+import json
+import signal
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import confluent_kafka
+
+PRODUCER = 0
+TEXT_BYTES = 512
+
+
+class MockCluster:
+    """A cluster of *brokers* on loopback, alive until `close`."""
+
+    def __init__(self, brokers: int = 1) -> None:
+        self._library = _load()
+        text = ctypes.create_string_buffer(TEXT_BYTES)
+        conf = self._library.rd_kafka_conf_new()
+        self._library.rd_kafka_conf_set(conf, b"log_level", b"0", text, TEXT_BYTES)  # it has no brokers, and says so
+        self._handle = self._library.rd_kafka_new(PRODUCER, conf, text, TEXT_BYTES)
+        if not self._handle:
+            raise RuntimeError(f"librdkafka gave no handle: {text.value.decode()}")
+        self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, brokers)
+        if not self._cluster:
+            raise RuntimeError("librdkafka made no mock cluster")
+        servers: bytes = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster)
+        self.bootstrap_servers = servers.decode()
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Make a topic; one that exists is refused."""
+        self._check(self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1))
+
+    def set_broker_down(self, broker: int) -> None:
+        """Refuse connections to *broker* (from 1) and drop those that are open."""
+        self._check(self._library.rd_kafka_mock_broker_set_down(self._cluster, broker))
+
+    def set_broker_up(self, broker: int) -> None:
+        self._check(self._library.rd_kafka_mock_broker_set_up(self._cluster, broker))
+
+    def set_rtt(self, broker: int, milliseconds: int) -> None:
+        """Let *broker* answer later."""
+        self._check(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, broker, milliseconds))
+
+    def push_errors(self, api_key: int, *codes: int) -> None:
+        """Let the next requests of an API (its number in Kafka's protocol) fail with *codes*, one each."""
+        array = (ctypes.c_int * len(codes))(*codes)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(codes), array)
+
+    def close(self) -> None:
+        if self._cluster:
+            self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+            self._library.rd_kafka_destroy(self._handle)
+            self._cluster = None
+
+    @staticmethod
+    def _check(code: int) -> None:
+        if code:
+            raise RuntimeError(f"librdkafka's mock cluster refused: error {code}")
+
+
+def _load() -> ctypes.CDLL:
+    """Load the wheel's own library and declare what is used of it.
+
+    Raises:
+        RuntimeError: this build of the client has no mock cluster.
+    """
+    package = Path(confluent_kafka.__file__).parent
+    found = sorted(package.parent.glob("confluent_kafka.libs/librdkafka*.so*"))
+    found += sorted(package.glob(".dylibs/librdkafka*.dylib"))
+    if not found:
+        raise RuntimeError("no librdkafka beside the confluent-kafka package: install it from its wheel")
+    library = ctypes.CDLL(str(found[0]))
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "rd_kafka_conf_new": (pointer, []),
+        "rd_kafka_conf_set": (number, [pointer, text, text, text, ctypes.c_size_t]),
+        "rd_kafka_new": (pointer, [number, pointer, text, ctypes.c_size_t]),
+        "rd_kafka_destroy": (None, [pointer]),
+        "rd_kafka_mock_cluster_new": (pointer, [pointer, number]),
+        "rd_kafka_mock_cluster_destroy": (None, [pointer]),
+        "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
+        "rd_kafka_mock_topic_create": (number, [pointer, text, number, number]),
+        "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),
+        "rd_kafka_mock_push_request_errors_array": (
+            None,
+            [pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)],
+        ),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name, None)
+        if function is None:
+            raise RuntimeError(f"this librdkafka has no {name}; confluent-kafka 2.16.1 is known to")
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+def main() -> None:
+    """Run a cluster until SIGTERM."""
+    parser = argparse.ArgumentParser(description="An embedded Kafka broker for rehearsals.")
+    parser.add_argument("--topics", default="", help="name:partitions, separated by commas")
+    parser.add_argument("--ready-file", type=Path, help='written when it listens: {"bootstrap_servers": ...}')
+    arguments = parser.parse_args()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with MockCluster() as cluster:
+        for topic in filter(None, arguments.topics.split(",")):
+            name, _, partitions = topic.rpartition(":")
+            cluster.create_topic(name, int(partitions))
+        if arguments.ready_file:
+            partial = arguments.ready_file.with_suffix(".partial")
+            partial.write_text(json.dumps({"bootstrap_servers": cluster.bootstrap_servers}))
+            partial.rename(arguments.ready_file)
+        else:
+            print(cluster.bootstrap_servers, flush=True)
+        ended.wait()
+
+
+if __name__ == "__main__":
+    main()
