@@ -12,7 +12,7 @@ from typing import NamedTuple
 from consumer.errors import SettingsError
 from consumer.health import Health, Verdict
 from consumer.ports import Clock
-from consumer.telemetry import Metrics
+from consumer.telemetry import Metrics, log
 
 MAX_REQUEST_BYTES = 8192
 MAX_CONNECTIONS = 64
@@ -78,6 +78,7 @@ class AdminServer:
                 "end what uses the port, choose another, or leave it empty for none"
             )
             raise SettingsError([problem]) from error
+        log.info("admin.listening", port=self.port)
 
     @property
     def port(self) -> int | None:

@@ -1,59 +1,112 @@
-"""The log events: one catalogue. A field that is not listed here never reaches the log (I10)."""
+"""The log events: one catalogue. A field that is not listed here never reaches the log (I10).
 
-from typing import NamedTuple
+Fields are names, numbers and words of our own code or settings, and coordinates in Kafka. What came out of a record is
+not among them.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
 class LogEvent(NamedTuple):
     """What an event means, and the fields that it may carry beside ts, level, event, service and version."""
 
+    level: Level
     meaning: str
-    fields: frozenset[str]
+    fields: tuple[str, ...]
 
 
-def _event(meaning: str, *fields: str) -> LogEvent:
-    return LogEvent(meaning, frozenset(fields))
+def _debug(meaning: str, *fields: str) -> LogEvent:
+    return LogEvent("debug", meaning, fields)
+
+
+def _info(meaning: str, *fields: str) -> LogEvent:
+    return LogEvent("info", meaning, fields)
+
+
+def _warning(meaning: str, *fields: str) -> LogEvent:
+    return LogEvent("warning", meaning, fields)
+
+
+def _error(meaning: str, *fields: str) -> LogEvent:
+    return LogEvent("error", meaning, fields)
 
 
 _PLACE = ("topic", "partition", "offset")
 
 EVENTS: dict[str, LogEvent] = {
-    "consumer.started": _event("The process is up and joins its group.", "group"),
-    "consumer.assigned": _event("Partitions are ours now.", "partitions", "owned"),
-    "consumer.revoked": _event("Partitions went to another member, after a drain.", "partitions"),
-    "consumer.drained": _event(
+    "consumer.started": _info("The process is up and joins its group.", "group", "shadow"),
+    "consumer.assigned": _info("Partitions are ours now.", "partitions", "owned"),
+    "consumer.revoked": _info("Partitions went to another member, after a drain.", "partitions"),
+    "consumer.drained": _info(
         "What was on its way has ended, or the deadline passed.", "partitions", "in_time", "duration_ms"
     ),
-    "consumer.lost": _event("Partitions were taken from us; nothing of ours is committed.", "partitions"),
-    "consumer.paused": _event("Nothing is read for now, and why.", "partitions", "reason"),
-    "consumer.resumed": _event("Reading goes on.", "partitions"),
-    "consumer.stalled": _event(
+    "consumer.lost": _warning("Partitions were taken from us; nothing of ours is committed.", "partitions"),
+    "consumer.paused": _warning("Nothing is read for now, and why.", "partitions", "reason"),
+    "consumer.resumed": _info("Reading goes on.", "partitions"),
+    "consumer.stalled": _warning(
         "One record holds a partition's commit position; it is not read further.", *_PLACE, "span", "in_flight"
     ),
-    "consumer.failed": _event("A bug of ours ends the process.", "error_type", "frames"),
-    "offset.resolved": _event("A partition without a commit starts here, by this rule.", *_PLACE, "rule"),
-    "offset.unresolved": _event("The committed offsets cannot be read; asked again.", "reason"),
-    "offset.commit_failed": _event("A commit failed; the next one covers it.", "reason"),
-    "delivery.rejected": _event("Kochava refused an event for good.", *_PLACE, "reason"),
-    "breaker.opened": _event("The endpoint fails: nothing is read until a probe succeeds.", "reason", "in_flight"),
-    "breaker.closed": _event("The endpoint works again.", "open_s"),
-    "lane.closed": _event("Kochava refuses this app: its events wait or are held.", "app", "reason"),
-    "lane.opened": _event("Kochava takes this app again.", "app", "waiting"),
-    "schema.unavailable": _event("A schema cannot be had; its records wait.", "schema", "reason", "count"),
-    "schema.fetched": _event("A schema is here.", "schema"),
-    "forward.failed": _event(
+    "consumer.failed": _error("The process ends because of this; 4 and the like are ExitCode's.", "exit_code"),
+    "offset.resolved": _info("A partition without a commit starts here, by this rule.", *_PLACE, "rule"),
+    "offset.unresolved": _warning("The committed offsets cannot be read; asked again.", "reason"),
+    "offset.commit_failed": _warning("A commit failed; the next one covers it.", "reason"),
+    "event.dead_lettered": _warning(
+        "A record was given up to a person; the first of each reason, then one per 10 s with their count.",
+        *_PLACE,
+        "app",
+        "stage",
+        "reason",
+        "status_code",
+        "attempts",
+        "count",
+    ),
+    "event.retried": _debug(
+        "A record goes to a retry tier.", *_PLACE, "app", "tier", "reason", "status_code", "attempts"
+    ),
+    "event.held": _debug("A record goes to the held topic.", *_PLACE, "app", "reason"),
+    "delivery.rejected": _debug("Kochava refused an event for good.", *_PLACE, "reason"),
+    "delivery.unconfirmed": _warning(
+        "A 2xx that we don't understand: the event is tried once more at most.",
+        *_PLACE,
+        "reason",
+        "status_code",
+        "count",
+    ),
+    "breaker.opened": _error("The endpoint fails: nothing is read until a probe succeeds.", "reason", "in_flight"),
+    "breaker.closed": _info("The endpoint works again.", "open_s"),
+    "lane.closed": _error("Kochava refuses this app: its events wait or are held.", "app", "reason"),
+    "lane.opened": _info("Kochava takes this app again.", "app", "waiting"),
+    "schema.unavailable": _warning("A schema cannot be had; its records wait.", "schema", "reason", "count"),
+    "schema.fetched": _info("A schema is here.", "schema"),
+    "schema.unknown": _warning(
+        "The registry says that there is no such schema; its records are dead letters.", "schema"
+    ),
+    "schema.refused": _warning(
+        "A schema that could crash or flood the decoder; its records are dead letters.",
+        "schema",
+        "reason",
+    ),
+    "forward.failed": _warning(
         "A topic of ours takes no records; reading stops, they are tried again.", "topic", "reason", "count"
     ),
-    "forward.recovered": _event("Our topics take records again.", "topic"),
-    "guard.tripped": _event(
+    "forward.recovered": _info("Our topics take records again.", "topic"),
+    "guard.tripped": _error(
         "Too many dead letters: reading stops until a person restarts the process.", "share", "max_share"
     ),
-    "kafka.error": _event("The Kafka client reports a problem that it works on by itself.", "reason", "count"),
-    "kafka.log": _event("The Kafka client says something.", "facility", "severity"),
-    "callback.failed": _event("A bug of ours in a callback of the Kafka client.", "callback", "error_type"),
-    "library.log": _event(
-        "A library logged a warning; its words are left out, they may hold data.", "logger", "severity"
+    "kafka.error": _warning("The Kafka client reports a problem that it works on by itself.", "reason", "count"),
+    "kafka.log": _warning("The Kafka client says something.", "facility", "severity", "count"),
+    "callback.failed": _error("A bug of ours in a callback of the Kafka client.", "callback"),
+    "library.log": _warning(
+        "A library logged a warning (or an error, then as one); its words are left out, they may hold data.",
+        "logger",
+        "place",
+        "count",
     ),
-    "progress": _event(
+    "exception.uncaught": _error("A bug: nobody caught this.", "where"),
+    "admin.listening": _info("Probes and metrics are served.", "port"),
+    "progress": _info(
         "What was done since the last such line, and in all.",
         "interval_s",
         "consumed_per_s",
@@ -69,10 +122,10 @@ EVENTS: dict[str, LogEvent] = {
         "connections",
         "reading",
     ),
-    "shutdown.started": _event("The process was told to end.", "in_flight"),
-    "shutdown.drained": _event(
+    "shutdown.started": _info("The process was told to end.", "in_flight"),
+    "shutdown.drained": _info(
         "What was on its way has ended, or the deadline passed.", "partitions", "in_time", "duration_ms"
     ),
-    "shutdown.finished": _event("The process ends well."),
-    "shutdown.forced": _event("The process ends at once; what was on its way is sent again.", "reason", "exit_code"),
+    "shutdown.finished": _info("The process ends well."),
+    "shutdown.forced": _error("The process ends at once; what was on its way is sent again.", "reason", "exit_code"),
 }
