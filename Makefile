@@ -1,0 +1,81 @@
+# Two commands do everything: make demo, make test. Set-up happens by itself, once, and again when a lock changes.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
+
+help:  ## What there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run  ## The whole job in a minute, on an embedded broker; KAFKA=host:port for a real one
+	@$(BIN)/python -m consumer demo $(if $(KAFKA),--kafka $(KAFKA))
+
+test: $(VENV)/.dev java lint  ## Lint and all tests, on a real Apache Kafka
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff, mypy, yamllint, hadolint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/hadolint Dockerfile
+
+coverage: $(VENV)/.dev java  ## All tests, with what they reach of the code
+	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage report --skip-covered
+
+bench: $(VENV)/.dev java  ## Rate, CPU per event and memory of one process on a real Kafka and a 20 ms sink
+	@$(BIN)/python -m tests.bench.throughput $(ARGS)
+
+kafka: $(VENV)/.dev java  ## Run an Apache Kafka in the foreground, to play with; PORT=9092
+	@$(BIN)/python -m tests.support.kafka $(PORT)
+
+wheel: $(VENV)/.dev  ## Build the wheel into dist/
+	@$(BIN)/hatchling build -t wheel
+
+image: ## Build the container image and run it once; without a Docker engine, too
+	@scripts/image.sh
+
+lock:  ## Resolve the dependencies anew and pin them by hash; needs uv
+	@command -v uv >/dev/null || { echo "install uv first: pip install uv" >&2; exit 1; }
+	@uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -o requirements.lock
+	@uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --group dev -o requirements-dev.lock
+
+docs: $(VENV)/.dev  ## Make the generated pages of docs/ anew
+	@$(BIN)/python -m consumer settings --markdown > docs/settings.md
+
+clean:  ## Remove what was made here
+	@rm -rf $(VENV) .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none of python3.13, 3.12, 3.11, python3 is" >&2; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.run: requirements.lock | $(VENV)/bin/python
+	@echo "installing what it needs to run"
+	@test -e $(VENV)/.dev || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing what the tests need"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.run
+
+# Kafka needs a Java runtime, and Maven to fetch it; on Debian as root they are installed
+java:
+	@command -v java >/dev/null && command -v mvn >/dev/null || { \
+		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			echo "installing a Java runtime and Maven"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq default-jre-headless maven >/dev/null; \
+		else \
+			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
+		fi; }
+
+.PHONY: help demo test lint coverage bench kafka wheel image lock docs clean java

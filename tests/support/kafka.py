@@ -1,0 +1,274 @@
+"""A real Apache Kafka (KRaft, one node) for tests and for people: `python -m tests.support.kafka` runs one.
+
+Needs a Java runtime, and Maven once, to fetch the jars into .cache/kafka. Listens on loopback only; sessions of KIP-848
+members are short, so that a killed member's partitions move within seconds.
+"""
+
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache" / "kafka"
+JAVA = ["java", "-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
+START_S = 60.0
+
+MISSING = (
+    "the tests run against a real Apache Kafka, which needs a Java runtime (17 or newer) and Maven: "
+    "install them (Debian: apt-get install default-jre-headless maven; macOS: brew install openjdk maven)"
+)
+
+
+class Stored(NamedTuple):
+    """One record, as a test looks at it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str]
+
+
+def jars() -> Path:
+    """Return the folder of Kafka's jars, fetched once."""
+    if shutil.which("java") is None:
+        raise RuntimeError(MISSING)
+    done = CACHE / "lib" / ".complete"
+    if not done.exists():
+        if shutil.which("mvn") is None:
+            raise RuntimeError(MISSING)
+        pom = Path(__file__).with_name("pom.xml")
+        subprocess.run(
+            ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={CACHE / 'lib'}"],
+            check=True,
+        )
+        done.touch()
+    return CACHE / "lib"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RealKafka:
+    """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` brings it back."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.bootstrap_servers = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._classpath = f"{jars()}/*"
+        self._config = folder / "server.properties"
+
+    def start(self) -> "RealKafka":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._config.exists():
+            self._format()
+        with (self.folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*JAVA, "-cp", self._classpath, "kafka.Kafka", str(self._config)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            time.sleep(0.05)
+        tail = (self.folder / "broker.log").read_text(errors="replace")[-2000:]
+        self.kill()
+        raise RuntimeError(f"Kafka did not start; the end of its log:\n{tail}")
+
+    def _format(self) -> None:
+        controller = free_port()
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": self.folder / "data",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,
+            "group.consumer.session.timeout.ms": 6000,
+            "group.consumer.min.session.timeout.ms": 1000,
+            "group.consumer.heartbeat.interval.ms": 500,
+            "group.consumer.min.heartbeat.interval.ms": 500,
+            "offsets.topic.num.partitions": 4,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "log.cleaner.backoff.ms": 200,
+        }
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        subprocess.run(
+            [
+                *JAVA,
+                "-cp",
+                self._classpath,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(self._config),
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(10)
+            self._process = None
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def tool(self, main: str, *arguments: str) -> str:
+        """Run one of Kafka's own command-line tools, as people do, and return what it printed."""
+        done = subprocess.run(
+            [*JAVA, "-cp", self._classpath, main, "--bootstrap-server", self.bootstrap_servers, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.stdout
+
+    # -- what tests do with it
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers})
+
+    def create_topic(self, name: str, partitions: int, **config: str) -> None:
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        for future in self.admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values():
+            future.result(30)
+
+    def configure_topic(self, name: str, **config: str) -> None:
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        resource = ConfigResource(ResourceType.TOPIC, name, set_config=settings)
+        for future in self.admin.alter_configs([resource]).values():
+            future.result(30)
+
+    def delete_topic(self, name: str) -> None:
+        for future in self.admin.delete_topics([name]).values():
+            future.result(30)
+
+    def produce(self, topic: str, values: Iterable[bytes | None], **conf: object) -> None:
+        """Produce *values*, keyed by their position, spread over the partitions."""
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5, **conf})
+        for index, value in enumerate(values):
+            producer.produce(topic, value, key=str(index).encode())
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def ends(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return the low and high watermark of each partition."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "looking"})
+        try:
+            numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            return {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30, cached=False)
+                for number in numbers
+            }
+        finally:
+            consumer.close()
+
+    def read_all(self, topic: str) -> list[Stored]:
+        """Return all committed records of *topic*."""
+        ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap_servers, "group.id": "reading", "enable.auto.commit": False,
+             "enable.partition.eof": True, "isolation.level": "read_committed"}
+        )  # fmt: skip
+        found: list[Stored] = []
+        try:
+            consumer.assign([TopicPartition(topic, number, bounds[0]) for number, bounds in ends.items()])
+            finished: set[int] = set()
+            deadline = time.monotonic() + 60
+            while len(finished) < len(ends):
+                assert time.monotonic() < deadline, f"{topic} was not read to its end within 60 s"
+                for message in consumer.consume(500, 0.2):
+                    if message.error() is not None:
+                        finished.add(message.partition())
+                        continue
+                    headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers() or ()}
+                    found.append(
+                        Stored(topic, message.partition(), message.offset(), message.key(), message.value(), headers)
+                    )
+        finally:
+            consumer.close()
+        return found
+
+    def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """Return the group's committed offsets."""
+        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        result = asked[group].result(30)
+        return {(at.topic, at.partition): at.offset for at in result.topic_partitions}
+
+    def alter_offsets(self, group: str, offsets: Sequence[TopicPartition]) -> None:
+        asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, list(offsets))])
+        for at in asked[group].result(30).topic_partitions:
+            assert at.error is None, at.error
+
+    def delete_group(self, group: str) -> None:
+        self.admin.delete_consumer_groups([group])[group].result(30)
+
+
+def main() -> None:
+    """Run a broker in the foreground until it is interrupted."""
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 9092
+    with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
+        kafka = RealKafka(Path(folder), port).start()
+        print(f"Apache Kafka listens on {kafka.bootstrap_servers}; Ctrl-C ends it and deletes its data", flush=True)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+        kafka.kill()
+
+
+if __name__ == "__main__":
+    main()
