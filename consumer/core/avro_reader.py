@@ -2,7 +2,7 @@
 
 Why not fastavro's reader: it takes negative indexes of unions and enums for a branch from the end, lets overlong
 integers wrap, stops at the end of the value and not of the record, and has no limits; checking its result would cost
-as much again. Code made for one schema checks every byte where it is read, and takes a third of the time.
+as much again. Code made for one schema checks every byte where it is read, and takes 60 % of the time.
 fastavro still parses the schemas and is the oracle in the tests: the values are the same, logical types included.
 
 Refused although Apache's readers are milder: an index in more bytes than it needs, a boolean byte above 1, a block
@@ -79,7 +79,7 @@ def compile_reader(schema: Parsed, named: Mapping[str, Parsed]) -> Reader:
             "    size = len(buf)",
             *source.lines,
             "    if pos != size:",
-            "        raise Malformed('trailing_bytes')",
+            "        raise Malformed('trailing_bytes' if pos < size else 'truncated')",
             "    return result",
         )
     )
@@ -288,7 +288,8 @@ class _Source:
         self._slice("pos + (n >> 1)", take, indent)
 
     def _slice(self, end: str, take: str, indent: int) -> None:
-        self._add(indent, f"end = {end}", "if end > size:", "    raise Malformed('truncated')", take, "pos = end")
+        # beyond the end a slice is merely short; the position never goes back, so the last check finds it
+        self._add(indent, f"end = {end}", take, "pos = end")
 
     def _varint(self, indent: int) -> None:
         self._add(indent, "n = buf[pos]", "pos += 1", "if n > 127:", "    n, pos = varint_tail(buf, pos, n)")

@@ -20,6 +20,8 @@ MAX_LOOPS = 8
 """Arrays and maps within each other: two loops each, and CPython refuses more than 20 in one function."""
 MAX_FIELDS = 2_000
 """Counted where they are used: a type that is named ten times counts ten times."""
+MAX_BRANCHES = 200
+"""Of one union: the reader asks for them one after the other."""
 MAX_REFERENCES = 100
 MAX_DECIMAL_PRECISION = 38
 MAX_DECODED_BYTES = 67_108_864
@@ -142,8 +144,8 @@ class _Survey:
                 return _SCALARS[kind]
 
     def _union(self, branches: list[Parsed], path: tuple[str, ...], nesting: int) -> Shape:
-        if not branches:
-            raise SchemaRefusedError(f"{_at(path)}: a union without branches")
+        if not 0 < len(branches) <= MAX_BRANCHES:
+            raise SchemaRefusedError(f"{_at(path)}: a union of {len(branches)} branches, not 1 to {MAX_BRANCHES}")
         shapes = [self.visit(branch, path, nesting) for branch in branches]
         self._count(len(shapes), path)
         worst = max(shapes, key=lambda shape: shape.memory_bytes / (shape.wire_bytes + 1))

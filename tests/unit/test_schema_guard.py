@@ -69,7 +69,8 @@ RECURSIVE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type
         ),
         (one_field({"type": "bytes", "logicalType": "decimal", "precision": 39}), "precision"),
         (one_field({"type": "bytes", "logicalType": "decimal"}), "precision"),
-        (one_field([]), "without branches"),
+        (one_field([]), "0 branches"),
+        (one_field([{"type": "fixed", "name": f"F{n}", "size": 1} for n in range(201)]), "201 branches"),
     ],
 )
 def test_what_can_hurt_is_refused_and_named(schema, words):
