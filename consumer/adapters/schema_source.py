@@ -27,6 +27,9 @@ from consumer.ports import Clock
 NO_SUCH_SCHEMA = 40403
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 10.0
+SUBJECTS_PATH = "/subjects?offset=0&limit=10"
+"""A few suffice; a registry that doesn't know the parameters lists all."""
+MAX_SUBJECTS_BYTES = 16_777_216
 REPEAT_S = 60.0
 """A wait that goes on is reported again so often."""
 
@@ -142,7 +145,7 @@ class SchemaRegistry:
             None, or why it doesn't.
         """
         try:
-            await self._get("/subjects")
+            await self._get(SUBJECTS_PATH, MAX_SUBJECTS_BYTES)
         except (_UnavailableError, _RefusedError) as error:
             return str(error)
         return None
@@ -198,12 +201,17 @@ class SchemaRegistry:
                 return True
             if other != reference and await self._is_given(other):
                 return True
-        subjects = await self._get("/subjects")
+        try:
+            subjects = await self._get(SUBJECTS_PATH, MAX_SUBJECTS_BYTES)
+        except _RefusedError:
+            raise _UnavailableError("no_such_schema_and_no_other") from None
         for subject in [name for name in subjects if isinstance(name, str)][:10] if isinstance(subjects, list) else []:
             try:
                 latest = await self._get(f"/subjects/{quote(subject, safe='')}/versions/latest")
             except _UnavailableError:
                 continue
+            except _RefusedError:
+                return True  # given, only too large for us
             number = latest.get("id") if isinstance(latest, dict) else None
             if isinstance(number, int) and ById(number) != reference and await self._is_given(ById(number)):
                 return True
@@ -231,9 +239,10 @@ class SchemaRegistry:
         except (TypeError, KeyError, ValueError):
             raise _UnavailableError("odd_answer") from None
 
-    async def _get(self, path: str) -> Any:
+    async def _get(self, path: str, max_bytes: int | None = None) -> Any:
         """Return the JSON of a 200. Everything else raises; nothing of a body or URL gets into the reason."""
         body = bytearray()
+        limit = self._max_answer_bytes if max_bytes is None else max_bytes
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -241,7 +250,7 @@ class SchemaRegistry:
             ):
                 async for chunk in response.aiter_raw():
                     body += chunk
-                    if len(body) > self._max_answer_bytes:
+                    if len(body) > limit:
                         break
         except (TimeoutError, httpx.TimeoutException):
             raise _UnavailableError("timeout") from None
@@ -249,9 +258,9 @@ class SchemaRegistry:
             raise _UnavailableError("connect") from None
         except (httpx.HTTPError, httpx.InvalidURL):
             raise _UnavailableError("protocol") from None
-        if len(body) > self._max_answer_bytes:
+        if len(body) > limit:
             if response.status_code == httpx.codes.OK:
-                raise _RefusedError(f"the answer is larger than {self._max_answer_bytes} bytes")
+                raise _RefusedError(f"the answer is larger than {limit} bytes")
             raise _UnavailableError(f"http_{response.status_code}")
         try:
             content = orjson.loads(body)

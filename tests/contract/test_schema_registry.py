@@ -302,6 +302,18 @@ def test_no_such_schema_counts_after_a_while_and_when_others_are_given(reference
         asyncio.run(play(registry))
 
 
+def test_a_long_list_of_subjects_and_a_large_schema_prove_no_less():
+    async def play(registry):
+        for number in range(30):
+            registry.register(f"subject-{number}", {**one_field("long"), "doc": "x" * 500})
+        async with client(registry, max_answer_bytes=400) as source:
+            assert (await source.fetch(ById(99))).reason == "schema_unknown"
+            assert await source.probe() is None
+
+    with Registry() as registry:
+        asyncio.run(play(registry))
+
+
 def test_a_registry_that_is_just_starting_lies_for_a_moment_only():
     async def play(registry):
         number = registry.register("s", LONG)
