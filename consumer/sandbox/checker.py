@@ -33,14 +33,13 @@ _DATA_KNOWN = _DATA_NEEDED | {
     "app_tracking_transparency", "app_version", "currency", "device_limit_tracking", "event_data",
     "gdpr_privacy_consent", "usertime",
 }  # fmt: skip
-_APPLE = frozenset({"idfa", "idfv"})
-_PLATFORMS = (
-    _APPLE,
-    frozenset({"adid", "android_id"}),
-    frozenset({"fire_adid", "android_id"}),
-    frozenset({"udid", "rida"}),
-)
-_IDS = frozenset[str]().union(*_PLATFORMS)
+_APPLE, _ANDROID, _FIRE, _ROKU = 1, 2, 4, 8
+_ANY = _APPLE | _ANDROID | _FIRE | _ROKU
+_IDS = {
+    "idfa": _APPLE, "idfv": _APPLE, "adid": _ANDROID, "android_id": _ANDROID | _FIRE, "fire_adid": _FIRE,
+    "udid": _ROKU, "rida": _ROKU,
+}  # fmt: skip
+"""Keys of device_ids, each with the platforms that have it, as bits."""
 _RESERVED = frozenset({
     "network", "source", "fb_campaign", "campaign", "site", "creative", "attribution_type", "integration_type",
     "integration_version", "cracked", "jailbroken",
@@ -81,7 +80,7 @@ class Checker:
 
     def __init__(self, contract: Contract | None = None) -> None:
         self.contract = contract or Contract()
-        self._known_ids = _IDS | self.contract.custom_ids
+        self._platforms = dict.fromkeys(self.contract.custom_ids, _ANY) | _IDS
 
     def check(self, payload: object, headers: Mapping[bytes, bytes], body: bytes) -> list[Finding]:
         """Return every finding, in the order of the payload; none when all is well.
@@ -177,10 +176,13 @@ class Checker:
             if ids is not ABSENT:
                 found.append(mistyped(ids, "data.device_ids"))
             return None
-        count = 0
+        count, platforms = 0, _ANY
         for key, value in ids.items():
-            if key not in self._known_ids:
-                code = "device_id_case" if key.lower() in self._known_ids else "unknown_device_id"
+            platform = self._platforms.get(key)
+            if platform is not None:
+                platforms &= platform
+            else:
+                code = "device_id_case" if key.lower() in self._platforms else "unknown_device_id"
                 found.append(Finding(code, f"data.device_ids.{key[:KEY_MAX_CHARS]}"))
             if type(value) is not str:
                 found.append(mistyped(value, f"data.device_ids.{key[:KEY_MAX_CHARS]}"))
@@ -194,11 +196,11 @@ class Checker:
                     found.append(Finding("untrimmed_device_id", f"data.device_ids.{key[:KEY_MAX_CHARS]}"))
         if not count and (self.contract.require_device_id or not install):
             found.append(Finding("no_device_identifier", "data.device_ids"))
-        of_platform = ids.keys() & _IDS
-        if of_platform and not any(of_platform <= platform for platform in _PLATFORMS):
+        if not platforms:
             found.append(Finding("mixed_platforms", "data.device_ids"))
+        if platforms in {0, _ANY}:
             return None
-        return bool(of_platform & _APPLE) if of_platform else None
+        return platforms == _APPLE
 
 
 def _check_ip(found: list[Finding], data: dict[str, object]) -> None:
@@ -223,6 +225,7 @@ def _is_composed(version: str) -> bool:
 
 
 def _is_encoded(agent: str) -> bool:
+    # Only short ones are remembered, so that the cache is bounded in bytes, too.
     return _is_encoded_cached(agent) if len(agent) <= _CACHED_MAX_CHARS else _is_encoded_cached.__wrapped__(agent)
 
 

@@ -20,7 +20,8 @@ def check_att(found: list[Finding], data: dict[str, object], is_apple: bool | No
     if type(block) is not dict:
         found.append(mistyped(block, path))
         return
-    compare_keys(found, f"{path}.", block, frozenset({"att"}), _ATT)
+    if "att" not in block or not block.keys() <= _ATT:
+        compare_keys(found, f"{path}.", block, frozenset({"att"}), _ATT)
     att = block.get("att", ABSENT)
     if att is not ABSENT and type(att) is not bool:
         found.append(mistyped(att, f"{path}.att"))
@@ -51,11 +52,13 @@ def check_gdpr(found: list[Finding], data: dict[str, object]) -> None:
     if type(block) is not dict:
         found.append(mistyped(block, path))
         return
-    compare_keys(found, f"{path}.", block, frozenset(), _GDPR)
+    if not block.keys() <= _GDPR:
+        compare_keys(found, f"{path}.", block, frozenset(), _GDPR)
     for key in _GDPR_FLAGS:
         flag = block.get(key, 0)
-        if type(flag) is not int or flag not in {0, 1}:
+        if type(flag) is not int or not 0 <= flag <= 1:
             found.append(Finding("null_value" if flag is None else "gdpr_flag", f"{path}.{key}"))
-    check_text(found, block, "tc_string", f"{path}.")
-    if "tc_string" not in block and not {"ad_user_data", "ad_personalization"} <= block.keys():
+    if "tc_string" in block:
+        check_text(found, block, "tc_string", f"{path}.")
+    elif "ad_user_data" not in block or "ad_personalization" not in block:
         found.append(Finding("gdpr_incomplete", path))
