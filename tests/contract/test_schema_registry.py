@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import ssl
 from contextlib import asynccontextmanager
 
 import pytest
+import trustme
 from confluent_kafka.schema_registry import (
     Schema,
     SchemaReference as ClientReference,
@@ -146,6 +148,22 @@ def test_a_token_is_sent_as_bearer():
 
     with Registry(bearer="t0ken") as registry:
         asyncio.run(play(registry))
+
+
+def test_https_is_verified_against_the_given_authorities():
+    async def play(registry, trusted):
+        number = registry.register("s", LONG)
+        async with client(registry, tls=trusted) as source:
+            assert isinstance(await source.fetch(ById(number)), SchemaText)
+        async with client(registry) as source:
+            assert await source.probe() == "connect"
+
+    authority = trustme.CA()
+    served, trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("127.0.0.1").configure_cert(served)
+    authority.configure_trust(trusted)
+    with Registry(tls=served) as registry:
+        asyncio.run(play(registry, trusted))
 
 
 def test_a_registry_knows_no_fingerprints():

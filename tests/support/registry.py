@@ -6,6 +6,7 @@ registers them) or through `register`. `answer_with` makes the next answers go w
 
 import base64
 import json
+import ssl
 import threading
 import uuid
 from collections.abc import Sequence
@@ -34,10 +35,16 @@ class _Version(NamedTuple):
 
 
 class Registry:
-    """`basic` (user, password) or `bearer` (token) ask for credentials; `prefix` is a path before everything."""
+    """`basic` (user, password) or `bearer` (token) ask for credentials; `prefix` is a path before everything; `tls` serves."""
 
     def __init__(
-        self, *, basic: tuple[str, str] | None = None, bearer: str | None = None, prefix: str = "", port: int = 0
+        self,
+        *,
+        basic: tuple[str, str] | None = None,
+        bearer: str | None = None,
+        prefix: str = "",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.requests: list[str] = []
         self.is_down = False
@@ -58,6 +65,11 @@ class Registry:
         self._stopped = threading.Event()
         self._asked = threading.Event()
         self._server = _Server(("127.0.0.1", port), _handler_of(self))
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            # the handshake happens in the thread of its connection
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -66,7 +78,7 @@ class Registry:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self._prefix}"
+        return f"{self._scheme}://127.0.0.1:{self.port}{self._prefix}"
 
     def __enter__(self) -> Self:
         self._thread.start()
