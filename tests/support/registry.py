@@ -35,7 +35,10 @@ class _Version(NamedTuple):
 
 
 class Registry:
-    """`basic` (user, password) or `bearer` (token) ask for credentials; `prefix` is a path before everything; `tls` serves."""
+    """`basic` (user, password) or `bearer` (token) ask for credentials; `prefix` is a path before everything.
+
+    `tls` is the server's context, and makes `url` https.
+    """
 
     def __init__(
         self,
