@@ -1,38 +1,44 @@
 """One line per interval: what was done, how fast, what is left."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from consumer.telemetry.logs import log
 from consumer.telemetry.metrics import Metrics
 
 
+class _Look(NamedTuple):
+    at: float
+    consumed: int
+    delivered: int
+
+
 @dataclass(slots=True)
 class Progress:
-    """Emits the `progress` line."""
+    """Emits the `progress` line. The first interval begins with the first `tell`."""
 
     metrics: Metrics
     interval_s: float
-    _at: float | None = field(default=None)
-    _consumed: int = 0
-    _delivered: int = 0
+    _last: _Look | None = None
 
     def tell(self, now: float, *, in_flight: int, lag_records: int, connections: int, reading: str) -> bool:
         """Emit the line if it is due. *reading* is "yes", or why nothing is read."""
-        if self._at is None:
-            self._at = now
-            return False
-        passed = now - self._at
-        if passed < self.interval_s:
+        last = self._last
+        if last is not None and now - last.at < self.interval_s:
             return False
         metrics = self.metrics
-        consumed, delivered = metrics.events_consumed.total, metrics.events_delivered.total
+        look = _Look(now, metrics.events_consumed.total, metrics.events_delivered.total)
+        self._last = look
+        if last is None:
+            return False
+        passed = now - last.at
         log.info(
             "progress",
             interval_s=round(passed, 1),
-            consumed_per_s=round((consumed - self._consumed) / passed),
-            delivered_per_s=round((delivered - self._delivered) / passed),
-            consumed=consumed,
-            delivered=delivered,
+            consumed_per_s=round((look.consumed - last.consumed) / passed, 1),
+            delivered_per_s=round((look.delivered - last.delivered) / passed, 1),
+            consumed=look.consumed,
+            delivered=look.delivered,
             filtered=metrics.events_filtered.total,
             retried=metrics.events_retried.total,
             held=metrics.events_held.total,
@@ -42,5 +48,4 @@ class Progress:
             connections=connections,
             reading=reading,
         )
-        self._at, self._consumed, self._delivered = now, consumed, delivered
         return True

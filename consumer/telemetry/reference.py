@@ -18,14 +18,14 @@ On `admin.listen`, plain text, one reason a line, 200 or 503:
 |---|---|
 | `/startupz` | the process has joined its group |
 | `/readyz` | it has joined, reads, and isn't ending; else it says why it doesn't |
-| `/livez` | the Kafka thread and the event loop move. It looks at no broker, no endpoint, no lag: a restart mends none |
+| `/livez` | the Kafka thread and the event loop move; brokers, endpoint and lag don't count: a restart mends none |
 | `/metrics` | Prometheus' text format, or OpenMetrics if asked for |
 
 ## Metrics
 
-No label comes out of a record: topics, configured apps (or `unknown`), standard event names (or `custom`), known words. A
-metric has at most {MAX_SERIES:,} series; what would be more is counted under `other`. Every record read ends as exactly
-one of these, which an alert can check:
+No label comes out of a record: topics, configured apps (or `unknown`), standard event names (or `custom`), known
+words. A metric has at most {MAX_SERIES:,} series; what would be more is counted under `other`. Every record read ends
+as exactly one of these, which an alert can check for each process:
 
 ```
 sum(kochava_events_consumed_total)
@@ -39,9 +39,9 @@ LOG_HEAD = """\
 ## Log events
 
 One JSON object a line, with `ts` (ISO 8601, UTC), `level`, `event`, `service`, `version` and the fields below; on a
-terminal, text for people. A field that isn't listed is left out, a value that is neither text nor a number nor a boolean
-is `[redacted]`. An error comes as `error_type` and `frames` (file:line:function), never with its text. Repeated
-warnings: the first, then one per 10 s with a `count`.
+terminal, text for people. A field that isn't listed is left out, a value that is neither text nor a number nor a
+boolean is `[redacted]`. An error comes as `error_type` and `frames` (file:line:function), never with its text.
+Repeated warnings: the first, then one per 10 s with a `count`.
 """
 
 
