@@ -48,10 +48,12 @@ class Latency(BaseModel):
     @classmethod
     def _from_text(cls, given: object) -> object:
         """Read `20`, `uniform:5:50` and `lognormal:20:0.5`."""
-        if isinstance(given, bool) or not isinstance(given, (int, float, str)):
+        if isinstance(given, (int, float)) and not isinstance(given, bool):
+            return {"low_ms": given}
+        if not isinstance(given, str):
             return given
-        match str(given).split(":"):
-            case [number]:
+        match given.split(":"):
+            case [number] if number.replace(".", "", 1).isdecimal():
                 return {"low_ms": number}
             case ["uniform" | "lognormal" as shape, low, spread]:
                 return {"shape": shape, "low_ms": low, "spread": spread}
