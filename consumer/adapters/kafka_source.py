@@ -499,4 +499,5 @@ class KafkaSource:
         if self._owned:
             owned = [*self._owned.values()]
             self._store(self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown"))
+            self._owned.clear()  # close() calls on_revoke, which has nothing left to drain
         self._consumer.close()

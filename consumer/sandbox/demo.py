@@ -19,13 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from fastavro import parse_schema
 
 from consumer.sandbox.events import APPS, PLATFORMS, encode, guid, sample_event
@@ -236,7 +237,7 @@ listen = ""
                 self.topic,
                 record.value,
                 partition=index % PARTITIONS,
-                on_delivery=lambda error, message, record=record: stands(record, error, message),
+                on_delivery=partial(stands, record),
             )
             if index % 1000 == 999:
                 producer.poll(0)
@@ -417,6 +418,7 @@ def _read_headers(servers: str, topic: str) -> Iterator[dict[str, str]]:
                 if message.error() is not None:
                     left.discard(message.partition())
                 else:
-                    yield {name: value.decode() for name, value in message.headers() or () if value is not None}
+                    headers: Any = message.headers() or ()
+                    yield {name: value.decode() for name, value in headers if value is not None}
     finally:
         consumer.close()

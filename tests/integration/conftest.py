@@ -1,0 +1,31 @@
+"""Each test gets a topic, a group and a folder of its own on the one real broker."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.kafka import RealKafka
+from tests.support.processes import SandboxProcess, Setup, sandbox
+
+MakeSetup = Callable[..., Setup]
+
+
+@pytest.fixture
+def kochava(tmp_path: Path) -> Iterator[SandboxProcess]:
+    with sandbox(tmp_path / "sandbox") as process:
+        yield process
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def group_protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def setup(kafka: RealKafka, kochava: SandboxProcess, tmp_path: Path, request: pytest.FixtureRequest) -> Setup:
+    """Settings for this test, with the protocol of `group_protocol` if the test asks for it."""
+    protocol = request.getfixturevalue("group_protocol") if "group_protocol" in request.fixturenames else "classic"
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:80]
+    return Setup(kafka, tmp_path, name, f"{kochava.url}/track/json", group_protocol=protocol)

@@ -1,0 +1,366 @@
+"""The main job on a real Apache Kafka, with the real process: nothing lost, offsets where they must be."""
+
+import signal
+import time
+from datetime import UTC, datetime
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+
+from consumer.sandbox.events import guid
+from tests.support.kafka import RealKafka
+from tests.support.processes import SandboxProcess, Setup, events, wait_until
+
+pytestmark = pytest.mark.kafka
+
+
+def ids(made: list[tuple[str, bytes]]) -> set[str]:
+    return {event_id for event_id, _ in made}
+
+
+def values(made: list[tuple[str, bytes]]) -> list[bytes]:
+    return [value for _, value in made]
+
+
+def position(setup: Setup) -> int:
+    """Return the sum of the group's committed offsets on the source topic."""
+    return sum(offset for (topic, _), offset in setup.kafka.committed(setup.group).items() if topic == setup.topic)
+
+
+def test_every_event_is_delivered_once_and_committed(
+    setup: Setup, kochava: SandboxProcess, group_protocol: str
+) -> None:
+    setup.create_topics()
+    made = events(2000)
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer() as consumer:
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+        wait_until(lambda: consumer.metric("kochava_events_in_flight") == 0, "all are settled")
+        assert consumer.probe("/readyz")[0] == consumer.probe("/livez")[0] == consumer.probe("/startupz")[0] == 200
+        assert consumer.metric("kochava_events_consumed_total") == 2000
+        assert consumer.metric("kochava_events_delivered_total") == 2000
+        assert consumer.terminate() == 0
+    assert kochava.duplicates() == 0
+    assert kochava.get("summary")["findings"] == {}, "each payload fits the contract"
+    assert position(setup) == 2000
+
+
+def test_a_kill_loses_nothing(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
+    setup.create_topics()
+    made = events(6000)
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer() as consumer:
+        wait_until(lambda: len(kochava.accepted()) > 1500, "a good part is delivered")
+        consumer.kill()
+        committed = position(setup)
+        assert committed <= len(kochava.accepted()), "no commit passed what was not delivered"
+        consumer.start()
+        wait_until(lambda: kochava.accepted() == ids(made), "the rest is delivered")
+        assert consumer.terminate() == 0
+    assert position(setup) == 6000
+
+
+def test_members_come_and_go_without_loss_and_without_duplicates(
+    setup: Setup, kochava: SandboxProcess, group_protocol: str
+) -> None:
+    setup.create_topics(partitions=6)
+    made = events(9000)
+    producer = Producer({"bootstrap.servers": setup.kafka.bootstrap_servers})
+    feed = iter(made)
+
+    def feed_some(count: int) -> None:
+        for _ in range(count):
+            producer.produce(setup.topic, next(feed)[1])
+        producer.flush()
+
+    with setup.consumer("first") as first:
+        feed_some(3000)
+        wait_until(lambda: len(kochava.accepted()) > 500, "the first member works")
+        with setup.consumer("second") as second:
+            feed_some(3000)
+            wait_until(lambda: second.metric("kochava_assigned_partitions") > 0, "the second one has joined")
+            feed_some(3000)
+            wait_until(lambda: second.metric("kochava_events_delivered_total") > 100, "it works, too")
+            assert first.terminate() == 0
+            wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+            assert second.terminate() == 0
+    assert kochava.duplicates() == 0
+    assert position(setup) == 9000
+
+
+def test_one_slow_event_delays_nobody_and_holds_its_commit_position(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics(partitions=1)
+    made = events(1, "slow-") + events(500)
+    kochava.set_rules({"match": {"id_prefix": "slow-", "first_tries": 1}, "do": {"latency_ms": 2500}})
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer() as consumer:
+        wait_until(lambda: consumer.metric("kochava_events_delivered_total") == 500, "the fast ones are delivered")
+        assert position(setup) <= 0, "I1: the slow one is not passed"
+        assert consumer.metric("kochava_settled_beyond_commit") == 500
+        wait_until(lambda: kochava.accepted() == ids(made), "the slow one, too")
+        wait_until(lambda: position(setup) == 501, "and then the commit")
+    assert kochava.duplicates() == 0
+
+
+def test_gaps_of_transactions_and_of_compaction_are_passed(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics(
+        partitions=1, cleanup_policy="compact", segment_ms="200", min_cleanable_dirty_ratio="0.01",
+        max_compaction_lag_ms="200",
+    )  # fmt: skip
+    old, kept, aborted, last = events(50, "old-"), events(1, "kept-"), events(5, "aborted-"), events(3, "last-")
+    servers = {"bootstrap.servers": setup.kafka.bootstrap_servers}
+    plain = Producer(servers)
+    for _, value in old + kept:
+        plain.produce(setup.topic, value, key=b"same")
+        plain.flush()
+    producer = Producer({**servers, "transactional.id": "t"})
+    producer.init_transactions()
+    for batch, ends in ((aborted, producer.abort_transaction), (last, producer.commit_transaction)):
+        producer.begin_transaction()
+        for event_id, value in batch:
+            producer.produce(setup.topic, value, key=event_id.encode())
+        producer.flush()
+        ends()
+
+    def compacted() -> bool:
+        plain.produce(setup.topic, None, key=b"nudge")  # a new segment begins, the old one can be cleaned
+        plain.flush()
+        time.sleep(0.3)
+        return "old-48" not in {str(record.value) for record in setup.kafka.read_all(setup.topic)} and (
+            len([record for record in setup.kafka.read_all(setup.topic) if record.key == b"same"]) == 1
+        )
+
+    wait_until(compacted, "the log is compacted", 90)
+    with setup.consumer() as consumer:
+        wait_until(lambda: kochava.accepted() == ids(kept + last), "what the log still holds is delivered")
+        wait_until(lambda: consumer.metric("kochava_events_in_flight") == 0, "all are settled")
+        assert consumer.metric("kochava_events_filtered_total", reason="tombstone") > 0
+        assert consumer.terminate() == 0
+    (_, high) = setup.kafka.ends(setup.topic)[0]
+    assert high - position(setup) <= 1, "at most a control marker is left"
+    assert kochava.duplicates() == 0
+
+
+def test_replay_by_offset_reset_sends_exactly_the_records_from_there(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics(partitions=2)
+    made = events(1000)
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer() as consumer:
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+        assert consumer.terminate() == 0
+        ends = setup.kafka.ends(setup.topic)
+        back = [TopicPartition(setup.topic, number, high - 100) for number, (_, high) in ends.items()]
+        setup.kafka.alter_offsets(setup.group, back)
+        consumer.start()
+        wait_until(lambda: kochava.requests == 1200, "the last hundred of both are sent again")
+        assert consumer.terminate() == 0
+    assert sorted(kochava.ledger().values()) == [1] * 800 + [2] * 200
+    again = {event_id for event_id, times in kochava.ledger().items() if times == 2}
+    from_there = {
+        record.value for record in setup.kafka.read_all(setup.topic) if record.offset >= back[record.partition].offset
+    }
+    assert again == {event_id for event_id, value in made if value in from_there}
+
+
+def test_replay_with_kafkas_own_tool_as_the_readme_shows(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics(partitions=1)
+    first, second = events(20, "first-"), events(30, "second-")
+    setup.kafka.produce(setup.topic, values(first))
+    time.sleep(1.1)
+    moment = datetime.now(UTC)
+    setup.kafka.produce(setup.topic, values(second))
+    with setup.consumer() as consumer:
+        wait_until(lambda: kochava.accepted() == ids(first + second), "all are delivered")
+        assert consumer.terminate() == 0
+        setup.kafka.tool(
+            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--group", setup.group,
+            "--topic", setup.topic, "--reset-offsets",
+            "--to-datetime", moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z", "--execute",
+        )  # fmt: skip
+        consumer.start()
+        wait_until(lambda: kochava.requests == 80, "the second ones are sent again")
+        assert consumer.terminate() == 0
+    assert {event_id for event_id, times in kochava.ledger().items() if times == 2} == ids(second)
+
+
+# -- where to start
+
+
+def test_latest_skips_what_was_there_and_the_start_is_stored_at_once(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.start = "latest"
+    setup.create_topics(partitions=2)
+    setup.kafka.produce(setup.topic, values(events(10, "before-")))
+    with setup.consumer() as consumer:
+        wait_until(lambda: position(setup) == 10, "the resolved start is committed")
+        consumer.kill()
+        after = events(10, "after-")
+        setup.kafka.produce(setup.topic, values(after))  # while nobody reads: not to be skipped
+        consumer.start()
+        wait_until(lambda: kochava.accepted() == ids(after), "what came later is delivered")
+    assert kochava.duplicates() == 0
+
+
+def test_a_moment_as_start(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics(partitions=2)
+    setup.kafka.produce(setup.topic, values(events(10, "before-")))
+    time.sleep(0.1)
+    setup.start = datetime.now(UTC).isoformat()
+    time.sleep(0.1)
+    after = events(10, "after-")
+    setup.kafka.produce(setup.topic, values(after))
+    with setup.consumer():
+        wait_until(lambda: kochava.accepted() == ids(after), "what came later is delivered")
+
+
+def test_a_group_that_the_broker_forgot_is_refused(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics()
+    setup.kafka.produce(setup.topic, [b"not an event", *values(events(5))])
+    with setup.consumer() as consumer:
+        wait_until(lambda: len(setup.kafka.read_all(setup.dead_letter)) == 1, "a dead letter is written")
+        wait_until(lambda: position(setup) == 6, "all is committed")
+        assert consumer.terminate() == 0
+    setup.kafka.delete_group(setup.group)
+    with setup.consumer("again") as again:
+        assert again.wait() == 4
+        assert "kafka-consumer-groups" in again.text()
+    assert kochava.requests == 5
+
+
+def test_out_of_range_stops_and_explains(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
+    setup.create_topics(partitions=1, retention_ms="3600000")
+    setup.kafka.produce(setup.topic, values(events(10)))
+    with setup.consumer() as consumer:
+        wait_until(lambda: position(setup) == 10, "all is committed")
+        assert consumer.terminate() == 0
+    setup.kafka.alter_offsets(setup.group, [TopicPartition(setup.topic, 0, 500)])
+    with setup.consumer("again") as again:
+        assert again.wait(60) == 4
+        assert "outside the log" in again.text()
+    assert kochava.requests == 10
+    assert position(setup) == 500, "nothing was moved"
+
+
+# -- the end of the process
+
+
+def test_sigterm_lets_what_is_on_its_way_end(setup: Setup, kochava: SandboxProcess) -> None:
+    kochava.set_rules({"match": {}, "do": {"latency_ms": 800}})
+    setup.create_topics(partitions=1)
+    setup.kafka.produce(setup.topic, values(events(300)))
+    with setup.consumer() as consumer:
+        wait_until(lambda: consumer.metric("kochava_in_flight_events") >= 64, "requests are on their way")
+        assert consumer.terminate() == 0
+        delivered = len(kochava.accepted())
+        assert 0 < delivered < 300
+        assert position(setup) == delivered, "what ended is committed, what waited is left"
+        consumer.start()
+        wait_until(lambda: len(kochava.accepted()) == 300, "the rest is delivered later")
+    assert kochava.duplicates() == 0
+
+
+def test_a_second_sigterm_ends_it_at_once(setup: Setup, kochava: SandboxProcess) -> None:
+    kochava.set_rules({"match": {}, "do": {"action": "hang"}})
+    setup.create_topics(partitions=1)
+    setup.kafka.produce(setup.topic, values(events(10)))
+    with setup.consumer() as consumer:
+        wait_until(lambda: consumer.metric("kochava_in_flight_events") == 10, "requests hang")
+        consumer.signal(signal.SIGTERM)
+        wait_until(lambda: consumer.logged("shutdown.started"), "it drains")
+        assert consumer.terminate(5) == 6
+    assert position(setup) <= 0
+
+
+# -- others are away
+
+
+def test_the_broker_dies_and_comes_back(kafka: RealKafka, setup: Setup, kochava: SandboxProcess, tmp_path) -> None:
+    own = RealKafka(tmp_path / "own-broker").start()
+    try:
+        setup.kafka = own
+        setup.create_topics()
+        made = events(3000)
+        own.produce(setup.topic, values(made))
+        kochava.set_rules({"match": {}, "do": {"latency_ms": 20}})
+        with setup.consumer() as consumer:
+            wait_until(lambda: len(kochava.accepted()) > 300, "it works")
+            own.kill()
+            wait_until(lambda: consumer.logged("kafka.error"), "it notices, and says so")
+            assert consumer.probe("/livez")[0] == 200
+            own.start()
+            wait_until(lambda: kochava.accepted() == ids(made), "all are delivered", 90)
+            wait_until(lambda: position(setup) == 3000, "and committed")
+            assert consumer.terminate() == 0
+    finally:
+        own.kill()
+
+
+def test_everything_is_away_at_the_start(setup: Setup, kochava: SandboxProcess, tmp_path) -> None:
+    own = RealKafka(tmp_path / "own-broker").start()
+    try:
+        setup.kafka = own
+        setup.create_topics()
+        made = events(200)
+        own.produce(setup.topic, values(made))
+        own.kill()
+        with setup.consumer() as consumer:
+            wait_until(lambda: consumer.logged("kafka.error"), "it waits, and says so")
+            assert consumer.probe("/readyz")[0] == 503
+            own.start()
+            wait_until(lambda: kochava.accepted() == ids(made), "all are delivered", 90)
+            assert consumer.terminate() == 0
+    finally:
+        own.kill()
+
+
+def test_a_dead_endpoint_stops_reading_and_nothing_else(setup: Setup, kochava: SandboxProcess) -> None:
+    kochava.set_rules({"match": {}, "do": {"status": 503}})
+    setup.create_topics()
+    made = events(2000)
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer() as consumer:
+        wait_until(lambda: consumer.logged("breaker.opened"), "the breaker opens")
+        wait_until(lambda: consumer.probe("/readyz")[0] == 503, "it is not ready")
+        assert "breaker" in consumer.probe("/readyz")[1]
+        assert consumer.probe("/livez")[0] == 200
+        kochava.set_rules()
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered once it answers")
+        wait_until(lambda: consumer.probe("/readyz")[0] == 200, "it is ready again")
+        assert consumer.terminate() == 0
+    assert setup.kafka.read_all(setup.dead_letter) == []
+    assert kochava.duplicates() == 0
+
+
+# -- modes
+
+
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+def test_both_transports(setup: Setup, kochava: SandboxProcess, transport: str) -> None:
+    setup.create_topics()
+    made = events(300)
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer(KOCHAVA_CONSUMER_DELIVERY__TRANSPORT=transport) as consumer:
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+        assert consumer.terminate() == 0
+    assert kochava.duplicates() == 0
+
+
+def test_a_shadow_reads_and_maps_and_leaves_no_trace(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.create_topics()
+    setup.kafka.produce(setup.topic, [b"junk", *values(events(100))])
+    with setup.consumer("shadow", "--shadow") as consumer:
+        wait_until(lambda: consumer.metric("kochava_events_delivered_total") == 100, "all are mapped")
+        assert consumer.terminate() == 0
+    assert kochava.requests == 0
+    assert setup.kafka.read_all(setup.dead_letter) == []
+    assert position(setup) <= 0
+
+
+def test_an_unlisted_platform_beats_nothing_and_an_app_alone_is_enough(setup: Setup, kochava: SandboxProcess) -> None:
+    setup.apps = {"com.example.puzzle/ios": {"guid": "ios-guid"}, "com.example.puzzle": {"guid": "any-guid"}}
+    setup.create_topics()
+    setup.kafka.produce(setup.topic, values(events(4)))
+    with setup.consumer():
+        wait_until(lambda: kochava.requests == 4, "all are delivered")
+    by_app = kochava.get("summary")["by_app"]
+    assert {app: count["accepted"] for app, count in by_app.items()} == {"ios-guid": 1, "any-guid": 3}
+    assert guid("com.example.puzzle", "ios") not in by_app
