@@ -103,9 +103,6 @@ def command(**options: Any) -> None:
     summary and exits with 0.
     """
     sandbox = _make(options)
-    _raise_file_limit()
-    # The ledger only grows and holds no cycles; looking for some again and again costs more than all else.
-    gc.set_threshold(200_000, 50, 1000)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(sandbox, options["ready_file"], is_live=not options["quiet"] and sys.stderr.isatty()))
     click.echo(orjson.dumps(sandbox.summary(), option=orjson.OPT_INDENT_2).decode())
@@ -191,6 +188,9 @@ async def _serve(sandbox: "Sandbox", ready_file: Path | None, *, is_live: bool) 
         await sandbox.start()
     except OSError as error:
         raise SettingsError([f"cannot listen: {error.strerror}; choose another --host or --port"]) from None
+    _raise_file_limit()
+    # The ledger only grows and holds no cycles; looking for some again and again costs more than all else.
+    gc.set_threshold(200_000, 50, 1000)
     try:
         click.echo(f"taking events at {sandbox.endpoint}; more at {sandbox.url}/_sandbox", err=True)
         if ready_file is not None:

@@ -23,6 +23,7 @@ LINGER_S = 1.0
 """How long a client may take to read why it is turned away, before its connection is closed."""
 
 _RESET = struct.pack("ii", 1, 0)
+_AFTER_ANSWERS = -1
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -64,8 +65,9 @@ class Connection(asyncio.Protocol):
         """No further answer comes, and the connection is closing or hangs."""
         self._can_write = True
         self._broken = 0
-        """The status that ends this connection once everything before has been answered."""
+        """The status that ends this connection once everything before has been answered, or `_AFTER_ANSWERS`."""
         self._unparsed_bytes = 0
+        """Read since the last complete request; what shared a read with its end isn't counted."""
         self.has_sent_events = False
         """The owner's to set."""
         self._begin()
@@ -92,7 +94,7 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
-            pass  # the request was complete, and its connection ends with it
+            self._broken = self._broken or _AFTER_ANSWERS  # CONNECT: what follows is another protocol
         except HttpParserCallbackError:
             raise
         except HttpParserError:
@@ -112,7 +114,7 @@ class Connection(asyncio.Protocol):
         # A client may close its half and still wait for answers, over TLS it may not.
         if self._is_busy and not self._is_over and self._transport.get_extra_info("sslcontext") is None:
             self._is_deaf = True
-            self._broken = self._broken or -1
+            self._broken = self._broken or _AFTER_ANSWERS
             return True
         return False
 
@@ -146,6 +148,8 @@ class Connection(asyncio.Protocol):
         self._in_headers = False
         if int(self._headers.get(b"content-length", 0)) >= BODY_MAX_BYTES:
             self._broken = self._broken or 413
+        elif b"upgrade" in self._headers:
+            self._broken = self._broken or 501  # the parser would skip the body
         elif b"expect" in self._headers and self._headers[b"expect"].lower() == b"100-continue":
             self._owes_continue = True
             if not self._is_busy and not self._queue:
@@ -164,7 +168,7 @@ class Connection(asyncio.Protocol):
         if self._broken or self._is_deaf or parser is None:
             return
         headers, parts = self._headers, self._parts
-        keep_alive = parser.should_keep_alive() and b"upgrade" not in headers
+        keep_alive = parser.should_keep_alive()
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         request = Request(parser.get_method(), self._target, headers, body, keep_alive)
         self._begin()
@@ -257,7 +261,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(_CONTINUE)
 
     def _turn_away(self) -> None:
-        if self._broken < 0:
+        if self._broken == _AFTER_ANSWERS:
             self._end()
             return
         self._owner.turned_away(self._broken)
