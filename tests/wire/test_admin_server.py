@@ -196,6 +196,24 @@ class TestBadRequests:
 
         run(work())
 
+    def test_an_oversized_request_is_told_so_although_it_was_not_read(self, run) -> None:
+        """Wrong design excluded: closing on unread bytes, which resets the connection and takes the answer with it."""
+
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+            async with serving() as admin:
+                with socket.socket() as client:
+                    client.setblocking(False)
+                    await loop.sock_connect(client, ("127.0.0.1", admin.server.port))
+                    await loop.sock_sendall(client, b"x" * 20_000)
+                    await admin.say(PROBE)  # accepted after the first
+                    await loop.sock_sendall(client, b"x" * 20_000)
+                    client.shutdown(socket.SHUT_WR)
+                    await until(lambda: not admin.server._open)
+                    assert (await loop.sock_recv(client, 9000)).startswith(b"HTTP/1.1 431 ")
+
+        run(work())
+
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.binary(max_size=300) | st.sampled_from([b"GET /metrics HTTP/1.1", b"\r\n", b"Accept: "])))
     def test_any_bytes_get_an_answer_or_nothing_and_hurt_nobody(self, parts: list[bytes]) -> None:
