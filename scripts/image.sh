@@ -120,8 +120,7 @@ with_buildah() {
     inside() { buildah run --isolation chroot --user "$user" "$container" -- "$@"; }
   fi
   check
-  echo "    size                  $(buildah inspect --type image --format '{{.FromImageID}}' "$tag" |
-    xargs -I{} buildah images --format '{{.Size}}' {})"
+  echo "    size                  $(buildah images --format '{{.Size}}' "$tag")"
 }
 
 start=$SECONDS
