@@ -45,9 +45,13 @@ lock:  ## Resolve the dependencies anew and pin them by hash; needs uv
 		pyproject.toml -o requirements.lock
 	@uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --group dev -o requirements-dev.lock
+	@echo hatchling | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		-c requirements-dev.lock - -o requirements-build.lock
 
 docs: $(VENV)/.dev  ## Make the generated pages of docs/ anew
 	@$(BIN)/python -m consumer settings --markdown > docs/settings.md
+	@$(BIN)/python -m consumer.telemetry.reference > docs/telemetry.md
+	@$(BIN)/python -m tests.support.chart_reference
 
 clean:  ## Remove what was made here
 	@rm -rf $(VENV) .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -8,10 +8,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 
-from consumer import __version__
 from consumer.adapters.admin_server import AdminServer
 from consumer.adapters.avro_decoder import AvroDecoder
 from consumer.adapters.clock import SystemClock
@@ -43,8 +42,8 @@ from consumer.pipeline import Pipeline
 from consumer.ports import Clock, Forwarder, Transport
 from consumer.rebalance import Rebalance
 from consumer.settings import App as AppSettings, Settings
-from consumer.settlement import Settlement
-from consumer.telemetry import Metrics, Progress, Repeated, configure_logging, log
+from consumer.settlement import Positions, Settlement
+from consumer.telemetry import Metrics, Progress, Repeated, configure_logging, kafka_logger, log, scrub_uncaught
 from consumer.translate import App, Translator
 from consumer.watchdog import Watchdog
 
@@ -64,6 +63,7 @@ def run(settings: Settings, *, shadow: bool = False) -> None:
         ConsumerError: it could not start or go on; the exit code is its own.
     """
     configure_logging(settings.log.level, settings.log.format, sys.stdout)
+    scrub_uncaught()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold people's data
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(Member(settings, asyncio.Runner.get_loop(runner), shadow=shadow).run())
@@ -164,6 +164,7 @@ class Member:
         self._health = Health(stuck_after_s=settings.delivery.drain_timeout_s + settings.kafka.committed_budget_s + 30)
         self._watchdog = Watchdog(settings.watchdog_s)
         self._ended: asyncio.Future[None] = loop.create_future()
+        self._failure: BaseException | None = None
         self._progress = Progress(self._metrics, settings.log.progress_interval_s)
         self._client_id = socket.gethostname()
         self._is_shadow = shadow
@@ -175,7 +176,10 @@ class Member:
         self._translator = make_translator(settings, self._decoder)
         self._transport = self._make_transport()
         self._forwarder = self._make_forwarder()
-        self._source = self._make_source(plan)
+        self._events = self._make_source(plan, settings.kafka.topics)
+        self._returns = None if shadow else self._make_source(plan, plan.read_topics)
+        self._sources = [source for source in (self._events, self._returns) if source is not None]
+        self._running = len(self._sources)
         settlement = Settlement(
             budget=self._budget,
             guard=FloodGuard(
@@ -185,8 +189,8 @@ class Member:
             ),
             metrics=self._metrics,
             clock=self._clock,
-            publish=self._source.publish,
-            wake_reader=self._source.wake,
+            publish=self._publish,
+            wake_readers=self._wake_readers,
         )
         forwarding = Forwarding(
             forwarder=self._forwarder, plan=plan, settlement=settlement, metrics=self._metrics, clock=self._clock
@@ -215,7 +219,7 @@ class Member:
             clock=self._clock,
             random=Random(),  # noqa: S311 - jitter
             resume=self._resume,
-            sweep_held=self._source.sweep_held,
+            sweep_held=self._sweep_held,
         )
         self._pipeline = Pipeline(
             decoder=self._decoder,
@@ -264,16 +268,15 @@ class Member:
     def _make_forwarder(self) -> Forwarder:
         if self._is_shadow:
             return ShadowForwarder(self._loop)
-        return KafkaForwarder(producer_conf(self._settings, self._client_id), self._loop)
+        return KafkaForwarder({**producer_conf(self._settings, self._client_id), "logger": kafka_logger()}, self._loop)
 
-    def _make_source(self, plan: RetryPlan) -> KafkaSource:
+    def _make_source(self, plan: RetryPlan, topics: Sequence[str]) -> KafkaSource:
         kafka = self._settings.kafka
         group_id = f"{kafka.group_id}-shadow" if self._is_shadow else kafka.group_id
-        ours = () if self._is_shadow else plan.read_topics
         return KafkaSource(
-            conf={**consumer_conf(self._settings, self._client_id), "group.id": group_id},
+            conf={**consumer_conf(self._settings, self._client_id), "group.id": group_id, "logger": kafka_logger()},
             policy=SourcePolicy(
-                topics=(*kafka.topics, *ours),
+                topics=tuple(topics),
                 batch_max_records=kafka.batch_max_records,
                 batch_max_wait_s=kafka.batch_max_wait_ms / 1000,
                 drain_timeout_s=self._settings.delivery.drain_timeout_s,
@@ -292,10 +295,22 @@ class Member:
             budget=self._budget,
             metrics=self._metrics,
             clock=self._clock,
-            beat=self._health.beat_kafka,
-            joined=self._health.set_started,
             ending=self._watchdog.start,
         )
+
+    # -- between the two sides
+
+    def _publish(self, positions: Positions) -> None:
+        for source in self._sources:  # each stores what it owns
+            source.publish(positions)
+
+    def _wake_readers(self) -> None:
+        for source in self._sources:
+            source.wake()
+
+    def _sweep_held(self, limit: int | None) -> None:
+        if self._returns is not None:
+            self._returns.sweep_held(limit)
 
     def _resume(self) -> None:
         self._pipeline.pump()
@@ -313,9 +328,10 @@ class Member:
         await admin.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal)
-        log.info("consumer.started", version=__version__, group=self._settings.kafka.group_id)
-        thread = threading.Thread(target=self._read, name="kafka", daemon=True)
-        thread.start()
+        log.info("consumer.started", group=self._settings.kafka.group_id)
+        rebalance = Rebalance(self._loop, self._pipeline)
+        for source in self._sources:
+            threading.Thread(target=self._read, args=(source, rebalance), name="kafka", daemon=True).start()
         gc.collect()
         gc.freeze()  # what the start made lives as long as the process
         ticking = self._loop.create_task(self._tick())
@@ -333,14 +349,26 @@ class Member:
             self._watchdog.cancel()
         log.info("shutdown.finished")
 
-    def _read(self) -> None:
-        """The body of the Kafka thread."""
+    def _read(self, source: KafkaSource, rebalance: Rebalance) -> None:
+        """Be the body of one Kafka thread."""
+        failure: BaseException | None = None
         try:
-            self._source.run(Rebalance(self._loop, self._pipeline))
+            source.run(rebalance)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends the process with it
-            self._loop.call_soon_threadsafe(self._ended.set_exception, error)
-        else:
-            self._loop.call_soon_threadsafe(self._ended.set_result, None)
+            failure = error
+        self._loop.call_soon_threadsafe(self._has_ended, failure)
+
+    def _has_ended(self, failure: BaseException | None) -> None:
+        """One reader has ended: so does the other, and with both the process."""
+        self._failure = self._failure or failure
+        self._running -= 1
+        for source in self._sources:
+            source.stop()
+        if self._running == 0 and not self._ended.done():
+            if self._failure is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(self._failure)
 
     def _on_signal(self) -> None:
         if self._watchdog.is_started:
@@ -348,7 +376,8 @@ class Member:
         log.info("shutdown.started", in_flight=self._budget.records)
         self._health.not_ready("shutdown", "draining")
         self._watchdog.start()
-        self._source.stop()
+        for source in self._sources:
+            source.stop()
 
     async def _tick(self) -> None:
         told_at = 0.0
@@ -358,10 +387,15 @@ class Member:
             now = self._clock.monotonic()
             self._metrics.event_loop_lag.set(max(0.0, now - expected))
             self._health.beat_loop(now)
+            if None not in (beats := [source.heartbeat for source in self._sources]):
+                self._health.beat_kafka(min(beat for beat in beats if beat is not None))
+            if all(source.has_joined for source in self._sources):
+                self._health.set_started()
             self._pipeline.tick()
             stop, go = self._pipeline.over_span()
             if stop or go:
-                self._source.set_span_paused(stop, go)
+                for source in self._sources:
+                    source.set_span_paused(stop, go)
             if now - told_at >= TELL_S:
                 told_at = now
                 self._tell(now)
@@ -376,14 +410,14 @@ class Member:
         self._progress.tell(
             now,
             in_flight=sum(assignment.tracker.in_flight for assignment in self._pipeline.assignments),
-            lag_records=sum(self._source.lag.values()),
+            lag_records=sum(lag for source in self._sources for lag in source.lag.values()),
             connections=getattr(self._transport, "open", 0),
             reading=",".join(sorted(self._budget.closed_for)) or "yes",
         )
 
     def _watch(self) -> None:
         """Let the gauges read what they tell when somebody asks."""
-        metrics, budget, pipeline, source = self._metrics, self._budget, self._pipeline, self._source
+        metrics, budget, pipeline = self._metrics, self._budget, self._pipeline
         metrics.in_flight_limit.set(budget.max_records)
         metrics.in_flight_events.read_from(lambda: {(): budget.records})
         metrics.events_in_flight.read_from(lambda: {(): sum(of.tracker.in_flight for of in pipeline.assignments)})
@@ -398,7 +432,7 @@ class Member:
             )
         )
         metrics.consumer_lag_records.read_from(
-            lambda: {(at.topic, str(at.number)): lag for at, lag in [*source.lag.items()]}
+            lambda: {(at.topic, str(at.number)): lag for source in self._sources for at, lag in [*source.lag.items()]}
         )
         metrics.consumer_lag_seconds.read_from(lambda: {_labels(of): self._lag_s(of) for of in pipeline.assignments})
         metrics.commit_stall.read_from(
@@ -413,7 +447,8 @@ class Member:
 
     def _lag_s(self, assignment: Assignment) -> float:
         """Age of the record at the commit position; 0 at the end of the log, or with only a control marker left."""
-        high = self._source.high_watermarks.get(assignment.partition)
+        found = (source.high_watermarks.get(assignment.partition) for source in self._sources)
+        high = next((high for high in found if high is not None), None)
         if high is None or high - assignment.tracker.committable <= 1 or assignment.settled_timestamp_ms < 0:
             return 0.0
         return max(0.0, (self._clock.wall_ms() - assignment.settled_timestamp_ms) / 1000)

@@ -29,14 +29,14 @@ class Settlement:
         metrics: Metrics,
         clock: Clock,
         publish: Callable[[Positions], None],
-        wake_reader: Callable[[], None],
+        wake_readers: Callable[[], None],
     ) -> None:
         self._budget = budget
         self._guard = guard
         self._metrics = metrics
         self._clock = clock
         self._publish = publish
-        self._wake_reader = wake_reader
+        self._wake_readers = wake_readers
         self._advanced: set[Assignment] = set()
         self._flush_is_due = False
         self._ends = {
@@ -56,7 +56,7 @@ class Settlement:
 
     def open_reading(self, reason: str) -> None:
         self._budget.closed_for -= {reason}
-        self._wake_reader()
+        self._wake_readers()
 
     def _release(self, envelope: Envelope) -> None:
         budget = self._budget
@@ -64,7 +64,7 @@ class Settlement:
         budget.released_bytes += envelope.record.size_bytes
         self.rest(envelope)
         if budget.is_half_empty:
-            self._wake_reader()
+            self._wake_readers()
 
     # -- what a drain waits for
 

@@ -4,7 +4,6 @@ Ending by force costs duplicates and never loss: nothing is committed that did n
 """
 
 import os
-import sys
 import threading
 
 from consumer.errors import ExitCode
@@ -37,6 +36,4 @@ class Watchdog:
     def bite(reason: str, code: ExitCode = ExitCode.FORCED) -> None:
         """End the process now."""
         log.error("shutdown.forced", reason=reason, exit_code=int(code))
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)

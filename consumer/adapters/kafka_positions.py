@@ -42,7 +42,7 @@ class StartPositions:
         pause: Callable[[float], None],
     ) -> None:
         self._group_id = group_id
-        self._source_topics = frozenset(source_topics)
+        self._source_topics = tuple(source_topics)
         self._our_topics = tuple(our_topics)
         self._start = start
         self._budget_s = budget_s
@@ -58,42 +58,36 @@ class StartPositions:
         """
         deadline = self._clock.monotonic() + self._budget_s
         committed = self._patiently(deadline, lambda: _committed(consumer, partitions))
-        fresh_topics: dict[str, bool] = {}
+        is_fresh = any(at.offset < 0 for at in committed)
+        if is_fresh:
+            self._patiently(deadline, partial(self._refuse_if_forgotten, consumer))
+        applies: dict[str, bool] = {}
         resolved: list[TopicPartition] = []
-        is_fresh = False
         for at in committed:
-            if at.offset >= 0:
-                resolved.append(TopicPartition(at.topic, at.partition, at.offset))
-                continue
-            is_fresh = True
-            if at.topic in self._source_topics and at.topic not in fresh_topics:
-                fresh_topics[at.topic] = self._patiently(deadline, partial(self._has_no_commit, consumer, at.topic))
-            applies = fresh_topics.get(at.topic, False)
-            offset = self._patiently(deadline, partial(self._first, consumer, at, applies))
-            log.info("offset.resolved", topic=at.topic, partition=at.partition, offset=offset,
-                     rule=str(self._start) if applies else "low watermark")  # fmt: skip
-            resolved.append(TopicPartition(at.topic, at.partition, offset))
+            if at.offset < 0:
+                if at.topic not in applies:
+                    applies[at.topic] = at.topic in self._source_topics and self._patiently(
+                        deadline, partial(_has_no_commit, consumer, [at.topic])
+                    )
+                at.offset = self._patiently(deadline, partial(self._first, consumer, at, applies[at.topic]))
+                rule = str(self._start) if applies[at.topic] else "low watermark"
+                log.debug("offset.resolved", topic=at.topic, partition=at.partition, offset=at.offset, rule=rule)
+            resolved.append(TopicPartition(at.topic, at.partition, at.offset))
         return resolved, is_fresh
 
-    def _has_no_commit(self, consumer: Consumer, topic: str) -> bool:
-        """Whether the group is new to *topic*, so that the configured start applies."""
-        everywhere = _committed(consumer, _all_partitions(consumer, [topic]))
-        if any(at.offset >= 0 for at in everywhere):
-            return False
-        others = [name for name in (*self._source_topics, *self._our_topics) if name != topic]
-        known = _committed(consumer, _all_partitions(consumer, others))
-        if any(at.offset >= 0 for at in known):
-            return True
+    def _refuse_if_forgotten(self, consumer: Consumer) -> None:
+        """Tell a new group from one whose commits the broker has dropped: ours have records of the latter."""
+        if not _has_no_commit(consumer, (*self._source_topics, *self._our_topics)):
+            return
         ours = _all_partitions(consumer, self._our_topics)
         if any(consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)[1] > 0 for at in ours):
             raise OffsetsLostError(
                 f"group {self._group_id!r} has no committed offset at all, but its own topics have records, so it has "
                 "worked before: the broker has forgotten it (offsets.retention.minutes, a week by default), or the "
                 "group's name is new. Starting anywhere would lose or repeat events. Choose the offsets: "
-                f"kafka-consumer-groups --group {self._group_id} --topic {topic} --reset-offsets --to-datetime ... "
-                "--execute (and --to-earliest for the retry and held topics), then start again."
+                f"kafka-consumer-groups --group {self._group_id} --topic {self._source_topics[0]} --reset-offsets "
+                "--to-datetime ... --execute, and --to-earliest for the retry and held topics; then start again."
             )
-        return True
 
     def _first(self, consumer: Consumer, at: TopicPartition, start_applies: bool) -> int:
         low, high = consumer.get_watermark_offsets(TopicPartition(at.topic, at.partition), timeout=CALL_S, cached=False)
@@ -137,6 +131,10 @@ def _committed(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list
         if at.offset < 0 and at.offset != OFFSET_INVALID:
             raise KafkaException(KafkaError(KafkaError._INVALID_ARG))  # noqa: SLF001 - the client's name for it
     return list(answer)
+
+
+def _has_no_commit(consumer: Consumer, topics: Sequence[str]) -> bool:
+    return all(at.offset < 0 for at in _committed(consumer, _all_partitions(consumer, topics)))
 
 
 def _all_partitions(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:

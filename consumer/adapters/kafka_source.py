@@ -73,7 +73,11 @@ class SourcePolicy:
 
 
 class KafkaSource:
-    """One group member. `run` is the body of its thread."""
+    """One reader of the group, with a thread of its own: `run` is its body.
+
+    A process has two, one for the source topics and one for ours: with a single subscription, the assignors balance
+    the number of partitions and not the work, and a second pod can end up with retry topics only.
+    """
 
     def __init__(
         self,
@@ -85,8 +89,6 @@ class KafkaSource:
         budget: InFlightBudget,
         metrics: Metrics,
         clock: Clock,
-        beat: Callable[[float], None],
-        joined: Callable[[], None],
         ending: Callable[[], None],
     ) -> None:
         self._conf = conf
@@ -94,10 +96,9 @@ class KafkaSource:
         self._positions = positions
         self._parking = parking
         self._budget = budget
+        self._intake = budget.new_intake()
         self._metrics = metrics
         self._clock = clock
-        self._beat = beat
-        self._joined = joined
         self._ending = ending
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._room = threading.Event()
@@ -115,6 +116,9 @@ class KafkaSource:
         self._next_sweep = 0.0
         self._next_asked_sweep = 0.0
         self._errors = Repeated()
+        self.heartbeat: float | None = None
+        """When the thread last went round, monotonic seconds."""
+        self.has_joined = False
         self.lag: dict[Partition, int] = {}
         """Records behind the end of each owned partition, by the client's own statistics."""
         self.high_watermarks: dict[Partition, int] = {}
@@ -159,7 +163,7 @@ class KafkaSource:
         )
         try:
             while not self._stopping and self._failure is None:
-                self._beat(self._clock.monotonic())
+                self.heartbeat = self._clock.monotonic()
                 self._step()
         finally:
             self._ending()  # from here on a deadline runs: close() is known to hang after fatal errors
@@ -251,8 +255,8 @@ class KafkaSource:
         for partition, parked in back.items():
             self._give_back(partition, parked)
         if batch:
-            self._budget.taken_records += len(batch)
-            self._budget.taken_bytes += size_bytes
+            self._intake.taken_records += len(batch)
+            self._intake.taken_bytes += size_bytes
             self._sink.take(batch)
 
     # -- partitions that wait
@@ -389,7 +393,7 @@ class KafkaSource:
                 self._own(assignment)
             self._commit_now = self._commit_now or is_fresh
             self._metrics.rebalances.add(("assign",))
-            self._joined()
+            self.has_joined = True
             log.info("consumer.assigned", partitions=len(starts), owned=len(self._owned))
         except ConsumerError as error:
             self._failure = error

@@ -35,12 +35,14 @@ def test_the_first_bad_records_of_a_quiet_topic_are_no_flood() -> None:
     assert guard.note(True)
 
 
-def test_room_counts_records_and_bytes_and_closes_for_reasons() -> None:
+def test_room_counts_what_all_readers_took_and_closes_for_reasons() -> None:
     budget = InFlightBudget(max_records=10, max_bytes=1000)
+    one, other = budget.new_intake(), budget.new_intake()
     assert budget.room == 10
-    budget.taken_records, budget.taken_bytes = 4, 400
+    one.taken_records, one.taken_bytes = 3, 300
+    other.taken_records, other.taken_bytes = 1, 100
     assert (budget.room, budget.is_half_empty) == (6, True)
-    budget.taken_bytes = 1000
+    other.taken_bytes = 700
     assert (budget.room, budget.is_half_empty) == (0, False)
     budget.released_bytes = 999
     budget.closed_for = frozenset({"breaker"})

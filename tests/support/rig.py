@@ -125,6 +125,7 @@ class Rig:
         self.clock = ManualClock(self.loop)
         self.metrics = Metrics()
         self.budget = InFlightBudget(1024, 1 << 25)
+        self.intake = self.budget.new_intake()
         self.transport = FakeTransport()
         self.forwarder = FakeForwarder()
         self.translator = FakeTranslator()
@@ -134,7 +135,7 @@ class Rig:
         self.epoch = 0
         self.settlement = Settlement(
             budget=self.budget, guard=self.guard, metrics=self.metrics, clock=self.clock,
-            publish=self._publish, wake_reader=lambda: None,
+            publish=self._publish, wake_readers=lambda: None,
         )  # fmt: skip
         self.forwarding = Forwarding(
             forwarder=self.forwarder, plan=PLAN, settlement=self.settlement, metrics=self.metrics, clock=self.clock
@@ -143,13 +144,16 @@ class Rig:
             transport=self.transport, breaker=Breaker(self.breaker), lane_policy=self.lane,
             switched_off=self.switched_off, forwarding=self.forwarding, settlement=self.settlement,
             policy=DeliveryPolicy(), metrics=self.metrics, clock=self.clock, random=Random(1),
-            resume=lambda: self.pipeline.pump(), sweep_held=self.sweeps.append,
+            resume=self._resume, sweep_held=self.sweeps.append,
         )  # fmt: skip
         self.pipeline = Pipeline(
             decoder=self.decoder, translator=self.translator, delivery=self.delivery, forwarding=self.forwarding,
             settlement=self.settlement, our_topics=frozenset(PLAN.topics), max_sending=self.connections,
             max_span_records=self.max_span_records, metrics=self.metrics, clock=self.clock,
         )  # fmt: skip
+
+    def _resume(self) -> None:
+        self.pipeline.pump()
 
     def _publish(self, positions: Positions) -> None:
         self.published.update({assignment.partition: offset for assignment, offset in positions})
@@ -169,8 +173,8 @@ class Rig:
             Record(topic, number, first + index, self.clock.wall_ms(), b"key", value.encode(), headers)
             for index, value in enumerate(values)
         ]
-        self.budget.taken_records += len(records)
-        self.budget.taken_bytes += sum(record.size_bytes for record in records)
+        self.intake.taken_records += len(records)
+        self.intake.taken_bytes += sum(record.size_bytes for record in records)
         self.pipeline.take([(assignment, record) for record in records])
 
     # -- the outside world
