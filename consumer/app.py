@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
 
@@ -421,7 +422,11 @@ class Member:
         metrics.in_flight_limit.set(budget.max_records)
         metrics.in_flight_events.read_from(lambda: {(): budget.records})
         metrics.events_in_flight.read_from(lambda: {(): sum(of.tracker.in_flight for of in pipeline.assignments)})
-        metrics.assigned_partitions.read_from(lambda: {(): len(pipeline.assignments)})
+        metrics.assigned_partitions.read_from(
+            lambda: {
+                (topic,): count for topic, count in Counter(of.partition.topic for of in pipeline.assignments).items()
+            }
+        )
         metrics.connections_open.read_from(lambda: {(): getattr(self._transport, "open", 0)})
         metrics.connections_opened.read_from(lambda: getattr(self._transport, "connections_opened", 0))
         metrics.poll_loop.read_from(

@@ -204,7 +204,7 @@ class Metrics(Collector):
             "kochava_rebalances", "Assignments, revocations, losses.", ["kind"],
             known=[("assign",), ("revoke",), ("lost",)],
         )  # fmt: skip
-        self.assigned_partitions = g("kochava_assigned_partitions", "Partitions that are ours.")
+        self.assigned_partitions = g("kochava_assigned_partitions", "Partitions that are ours.", ["topic"])
         self.drain_duration = h("kochava_drain_seconds", "Waiting for what was on its way when partitions left.")
         self.callback_errors = c(
             "kochava_callback_errors", "Bugs of ours inside the client's callbacks.", ["callback"],

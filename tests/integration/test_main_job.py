@@ -36,7 +36,8 @@ def test_every_event_is_delivered_once_and_committed(
     with setup.consumer() as consumer:
         wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
         wait_until(lambda: consumer.metric("kochava_events_in_flight") == 0, "all are settled")
-        assert consumer.probe("/readyz")[0] == consumer.probe("/livez")[0] == consumer.probe("/startupz")[0] == 200
+        wait_until(lambda: consumer.probe("/readyz")[0] == 200, "it is ready")
+        assert consumer.probe("/livez")[0] == consumer.probe("/startupz")[0] == 200
         assert consumer.metric("kochava_events_consumed_total") == 2000
         assert consumer.metric("kochava_events_delivered_total") == 2000
         assert consumer.terminate() == 0
@@ -78,7 +79,7 @@ def test_members_come_and_go_without_loss_and_without_duplicates(
         wait_until(lambda: len(kochava.accepted()) > 500, "the first member works")
         with setup.consumer("second") as second:
             feed_some(3000)
-            wait_until(lambda: second.metric("kochava_assigned_partitions") > 0, "the second one has joined")
+            wait_until(lambda: second.metric("kochava_assigned_partitions", topic=setup.topic) > 0, "it has joined")
             feed_some(3000)
             wait_until(lambda: second.metric("kochava_events_delivered_total") > 100, "it works, too")
             assert first.terminate() == 0
