@@ -6,35 +6,30 @@ its texts are compared, looked up and used as keys.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from consumer.core.event import InAppEvent
-from consumer.core.mapping_paths import Get, PathError, named_types, type_at
-from consumer.core.mapping_values import (
-    BadValueError,
-    Scope,
-    boolean,
-    compile_condition,
-    compile_source,
-    epoch_ms,
-    number,
-    text,
-)
+from consumer.core.mapping_code import Filtered, PartCode, Translate, compile_function
+from consumer.core.mapping_conditions import Holds, compile_condition
+from consumer.core.mapping_paths import Get
+from consumer.core.mapping_properties import compile_properties
+from consumer.core.mapping_sources import Scope, Source, compile_source, nearest
+from consumer.core.mapping_types import full_name, named_types
+from consumer.core.mapping_values import TO_MOMENT, boolean, epoch_ms, from_ns, number, text
 from consumer.core.outcome import Rejected
 from consumer.errors import MappingError
 
-
-class Filtered(NamedTuple):
-    """A filter of the mapping leaves this record out."""
-
-    reason: str
+__all__ = ["CompiledMapping", "Filtered", "MappingSpec", "OtherType", "compile_mapping"]
 
 
 class OtherType(NamedTuple):
     """The mapping has nothing for this record type."""
 
     name: str
+
+
+def _moment_s(value: Any) -> int:
+    return epoch_ms(value) // 1000
 
 
 PARTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -52,7 +47,7 @@ PARTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "app_version": ("app_version", text),
     "currency": ("currency", text),
     "att_status": ("att_status", text),
-    "att_time": ("att_time_s", lambda value: epoch_ms(value) // 1000),
+    "att_time": ("att_time_s", _moment_s),
     "att_duration": ("att_duration_s", number),
     "gdpr_applies": ("gdpr_applies", boolean),
     "tc_string": ("tc_string", text),
@@ -63,7 +58,8 @@ PARTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 """What a type of the mapping may say, the attribute of `InAppEvent` that it fills, and the type it must have there."""
 
 _TYPE_KEYS = {*PARTS, "records", "ids", "properties", "filter"}
-_PROPERTY_KEYS = {"from", "separator", "rename", "drop", "keep", "add"}
+_CONTAINERS = frozenset({"record", "array", "map"})
+_BYTES = frozenset({"bytes", "fixed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +72,14 @@ class MappingSpec:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> "MappingSpec":
-        """Check the shape of a mapping file.
+        """Check everything of a mapping file that can be checked without a schema.
 
         Raises:
             MappingError: with every problem.
         """
-        problems = [_unknown(key, {"type", "lookup"}, "") for key in data if key not in {"type", "lookup"}]
+        keys = {"type", "lookup"}
+        problems = [f"{key}: unknown; {nearest(key, keys)}" for key in data if key not in keys]
+        lookups = _parse_lookups(data.get("lookup", {}), problems)
         types: dict[str, Mapping[str, Any]] = {}
         entries = data.get("type", [])
         if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -90,65 +88,49 @@ class MappingSpec:
         for entry in entries:
             records = entry.get("records", [])
             records = [records] if isinstance(records, str) else records
-            if not records:
+            if not isinstance(records, list) or not records or not all(isinstance(name, str) for name in records):
                 problems.append("[[type]].records: the full names of the record types that it is for")
-            label = f"[[type]] {', '.join(map(str, records))}"
-            problems += [_unknown(key, _TYPE_KEYS, f"{label}.") for key in entry if key not in _TYPE_KEYS]
-            problems += [f"{label}.{key}: required" for key in ("app", "name") if key not in entry]
-            for name in records:
-                if name in types:
-                    problems.append(f"{label}: {name} is mapped twice")
-                types[name] = entry
-        lookups = data.get("lookup", {})
-        if not isinstance(lookups, dict) or not all(isinstance(table, dict) for table in lookups.values()):
-            problems.append('[lookup.NAME]: tables of texts, such as level_up = "Level Complete"')
-            lookups = {}
+                records = []
+            label = f"[[type]] {', '.join(records)}"
+            problems += [f"{label}: {name} is mapped twice" for name in records if name in types]
+            problems += [f"{label}: {problem}" for problem in _problems_without_schema(entry, lookups)]
+            types |= dict.fromkeys(records, entry)
         if problems:
             raise MappingError(problems)
         return cls(types, lookups)
+
+
+def _parse_lookups(tables: Any, problems: list[str]) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        problems.append('[lookup.NAME]: tables, such as level_up = "Level Complete"')
+        return {}
+    problems += [
+        f"[lookup.{name}].{key}: a text, a number or a boolean"
+        for name, table in tables.items()
+        for key, value in table.items()
+        if not isinstance(value, str | int | float)
+    ]
+    return tables
+
+
+def _problems_without_schema(entry: Mapping[str, Any], lookups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    missing = [f"{key}: required" for key in ("app", "name") if key not in entry]
+    unknown = [f"{key}: unknown; {nearest(key, _TYPE_KEYS)}" for key in entry if key not in _TYPE_KEYS]
+    scope = Scope(None, {}, lookups, _parts_of(entry))
+    _compile_entry(entry, scope)
+    return missing + unknown + scope.problems
+
+
+def _parts_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {part: source for part, source in entry.items() if part in PARTS}
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledMapping:
     """A mapping held against one writer schema."""
 
-    _filters: tuple[tuple[Callable[[Any], bool], str], ...]
-    _parts: tuple[tuple[str, str, Get, Callable[[Any], Any]], ...]
-    _ids: tuple[tuple[str, Get], ...]
-    _id_maps: tuple[Get, ...]
-    _properties: Callable[[Any, dict[str, object]], None]
-
-    def map(self, datum: Mapping[str, Any]) -> InAppEvent | Filtered | Rejected:
-        """Translate one decoded record. Never raises for data; a reason names the part that was bad."""
-        part = "filter"
-        try:
-            for holds, reason in self._filters:
-                if holds(datum):
-                    return Filtered(reason)
-            event = InAppEvent()
-            for part, attribute, get, convert in self._parts:  # noqa: B007 - named by the reason below
-                value = get(datum)
-                if value is not None:
-                    if convert is not text or type(value) is not str:
-                        value = convert(value)
-                    setattr(event, attribute, value)
-            part = "ids"
-            ids = event.ids
-            for get in self._id_maps:
-                for name, value in (get(datum) or {}).items():
-                    if value is not None:
-                        ids[name] = text(value)
-            for name, get in self._ids:
-                value = get(datum)
-                if value is not None:
-                    ids[name] = value if type(value) is str else text(value)
-            part = "properties"
-            self._properties(datum, event.properties)
-            if event.event_id is not None:  # a key of ours, so that everything downstream can be accounted for
-                event.properties["event_id"] = event.event_id
-        except (BadValueError, AttributeError, TypeError, ValueError, OverflowError):
-            return Rejected(f"bad_{part}")
-        return event
+    map: Translate
+    """Translate one decoded record. Never raises for data; the reason of a `Rejected` names the part that was bad."""
 
 
 def compile_mapping(
@@ -158,130 +140,105 @@ def compile_mapping(
 
     Args:
         spec: the mapping.
-        schema: as fastavro parsed it.
+        schema: as JSON has it, or as fastavro parsed it.
         event_id: a path that replaces what the mapping says of the event id.
 
     Raises:
         MappingError: with every path that the schema doesn't have, and everything else that doesn't fit.
     """
-    name = str(schema.get("name", schema.get("type")))
+    name = full_name(schema)
     entry = spec.types.get(name)
     if entry is None:
         return OtherType(name)
-    scope = Scope(schema, named_types(schema), spec.lookups)
-    sources = {**entry, **({"event_id": event_id} if event_id else {})}
-    parts = []
-    for part, (attribute, convert) in PARTS.items():
-        if part in sources:
-            get = compile_source(sources[part], scope, part)
-            if get is not None:
-                parts.append((part, attribute, get, convert))
-    ids, id_maps = _compile_ids(entry.get("ids", {}), scope)
-    compiled = CompiledMapping(
-        _filters=tuple(_compile_filters(entry.get("filter", []), scope)),
-        _parts=tuple(parts),
-        _ids=ids,
-        _id_maps=id_maps,
-        _properties=_compile_properties(entry.get("properties", {}), scope),
-    )
+    if event_id is not None:
+        entry = {**entry, "event_id": event_id}
+    scope = Scope(schema, named_types(schema), spec.lookups, _parts_of(entry))
+    translate = _compile_entry(entry, scope)
     if scope.problems:
         raise MappingError([f"mapping of {name}: {problem}" for problem in scope.problems])
-    return compiled
+    return CompiledMapping(translate)
 
 
-def _compile_filters(filters: Any, scope: Scope) -> list[tuple[Callable[[Any], bool], str]]:
-    compiled = []
+def _compile_entry(entry: Mapping[str, Any], scope: Scope) -> Translate:
+    """Compile one type of the mapping; problems go to *scope*."""
+    ids, id_maps = _compile_ids(entry.get("ids", {}), scope)
+    return compile_function(
+        filters=_compile_filters(entry.get("filter", []), scope),
+        parts=[part for name in PARTS if name in scope.parts and (part := _compile_part(name, scope)) is not None],
+        ids=ids,
+        id_maps=id_maps,
+        fill_properties=compile_properties(entry.get("properties", {}), scope),
+    )
+
+
+def _compile_part(name: str, scope: Scope) -> PartCode | None:
+    attribute, convert = PARTS[name]
+    scope.open_parts.append(name)
+    source = compile_source(scope.parts[name], scope, name)
+    scope.open_parts.pop()
+    if source is None:
+        return None
+    _check_type(source, convert, scope, name)
+    if convert in {epoch_ms, _moment_s}:
+        if source.last is not None and source.last not in TO_MOMENT:
+            scope.problems.append(f"{name}.as: {source.last} gives no moment; one of {', '.join(sorted(TO_MOMENT))}")
+        if source.path is not None and source.path.kinds & {"timestamp-nanos", "local-timestamp-nanos"}:
+            source = source._replace(get=_from_nanos(source.path.get), path=None)  # decoding leaves these numbers
+    return PartCode(name, attribute, source, convert)
+
+
+def _from_nanos(get: Get) -> Get:
+    return lambda datum: None if (value := get(datum)) is None else from_ns(value)
+
+
+def _check_type(source: Source, convert: Callable[[Any], Any], scope: Scope, where: str) -> None:
+    """Refuse a path whose values could never be used, instead of each of them later."""
+    if source.path is None or not source.path.options:
+        return
+    kinds = source.path.kinds
+    if kinds <= _CONTAINERS:
+        scope.problems.append(f"{where}: this is of type {', '.join(sorted(kinds))}; go on into it")
+    elif convert is text and kinds <= _BYTES:
+        scope.problems.append(f"{where}: this is bytes; say how it is text: as = utf8, hex, base64 or uuid")
+
+
+def _compile_filters(filters: Any, scope: Scope) -> list[tuple[Holds, str]]:
+    compiled: list[tuple[Holds, str]] = []
     for index, entry in enumerate(filters if isinstance(filters, list) else [filters]):
         where = f"filter[{index}]"
-        if not isinstance(entry, dict) or set(entry) != {"when", "reason"} or not isinstance(entry["reason"], str):
+        reason = entry.get("reason") if isinstance(entry, dict) else None
+        if not isinstance(reason, str) or not _is_word(reason) or set(entry) != {"when", "reason"}:
             scope.problems.append(f'{where}: write when = {{...}} and reason = "a_word"')
             continue
-        compiled.append((compile_condition(entry["when"], scope, f"{where}.when"), entry["reason"]))
+        compiled.append((compile_condition(entry["when"], scope, f"{where}.when"), reason))
     return compiled
 
 
-def _compile_ids(table: Any, scope: Scope) -> tuple[tuple[tuple[str, Get], ...], tuple[Get, ...]]:
+def _is_word(reason: str) -> bool:
+    """Reasons become metric labels: few, short, stable."""
+    return 0 < len(reason) <= 40 and reason.isascii() and reason.replace("_", "").isalnum() and reason == reason.lower()
+
+
+def _compile_ids(table: Any, scope: Scope) -> tuple[list[tuple[str, Source]], list[Get]]:
     """`"*"` takes all entries of a map; every other key is one id."""
-    ids, id_maps = [], []
-    for name, source in (table if isinstance(table, dict) else {}).items():
-        get = compile_source(source, scope, f"ids.{name}")
-        if get is None:
-            continue
-        if name == "*":
-            id_maps.append(get)
-        else:
-            ids.append((name, get))
-    return tuple(ids), tuple(id_maps)
-
-
-def _compile_properties(table: Any, scope: Scope) -> Callable[[Any, dict[str, object]], None]:
+    ids: list[tuple[str, Source]] = []
+    id_maps: list[Get] = []
     if not isinstance(table, dict):
-        scope.problems.append("properties: a table with from, rename, drop, keep, add, separator")
-        table = {}
-    scope.refuse_unknown(table, _PROPERTY_KEYS, "properties")
-    roots = table.get("from", [])
-    gets = []
-    for root in [roots] if isinstance(roots, str) else roots:
-        get = scope.path(root, "properties.from")
-        if get is not None:
-            _check_container(root, scope)
-            gets.append(get)
-    separator = str(table.get("separator", "."))
-    rename: dict[str, str] = table.get("rename", {})
-    drop = frozenset(table.get("drop", ()))
-    keep = frozenset(table["keep"]) if "keep" in table else None
-    added = []
-    for name, source in table.get("add", {}).items():
-        get = compile_source(source, scope, f"properties.add.{name}")
-        if get is not None:
-            added.append((name, get))
-
-    def put(target: dict[str, object], key: str, value: Any) -> None:
-        kind = type(value)
-        if kind is str or kind is int or kind is bool or kind is float:
-            if (keep is None or key in keep) and key not in drop:
-                target[rename.get(key, key)] = value
-        elif kind is dict:
-            for inner, part in value.items():
-                put(target, f"{key}{separator}{inner}", part)
-        elif kind is list:
-            for index, part in enumerate(value):
-                put(target, f"{key}{separator}{index}", part)
-        elif value is not None and (keep is None or key in keep) and key not in drop:
-            target[rename.get(key, key)] = plain(value)
-
-    def fill(datum: Any, target: dict[str, object]) -> None:
-        for get in gets:
-            for key, value in (get(datum) or {}).items():
-                put(target, key, value)
-        for name, get in added:
-            value = get(datum)
-            if value is not None:
-                kind = type(value)
-                target[name] = value if kind is str or kind is int or kind is float or kind is bool else plain(value)
-
-    return fill
+        scope.problems.append('ids: a table, such as advertising_id = "device.advertising_id"')
+        return ids, id_maps
+    for name, source in table.items():
+        compiled = compile_source(source, scope, f"ids.{name}")
+        if compiled is None:
+            continue
+        if name != "*":
+            _check_type(compiled, text, scope, f"ids.{name}")
+            ids.append((name, compiled))
+        elif compiled.path is not None and not compiled.path.kinds <= {"map", "record"}:
+            scope.problems.append(f"ids.*: this is of type {', '.join(sorted(compiled.path.kinds))}, not a map")
+        else:
+            id_maps.append(compiled.get)
+    return ids, id_maps
 
 
-def plain(value: Any) -> object:
-    """Return a value of an Avro logical type as JSON has it: exact numbers, ISO times."""
-    try:
-        return number(value) if not hasattr(value, "isoformat") else value.isoformat()
-    except BadValueError:
-        return text(value)
-
-
-def _check_container(root: str, scope: Scope) -> None:
-    try:
-        kinds = {option["type"] for option in type_at(root, scope.schema, scope.names)}
-    except PathError:
-        return
-    if not kinds <= {"map", "record", "error"}:
-        scope.problems.append(f"properties.from: {root} is neither a map nor a record")
-
-
-def _unknown(key: str, known: set[str], prefix: str) -> str:
-    near = get_close_matches(key, known, n=1)
-    return f"{prefix}{key}: unknown; " + (
-        f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
-    )
+# the union that `CompiledMapping.map` returns, for callers' annotations
+Mapped = InAppEvent | Filtered | Rejected

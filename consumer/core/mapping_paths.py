@@ -1,22 +1,64 @@
-"""Paths into a record: `device.ip`, `items[0].price`, `ids."com.vendor"`, `session_id?`.
+"""Paths into a record: `device.ip`, `items[0].price`, `ids."com.vendor"`, `body<Purchase>.sku`, `session_id?`.
 
 A path is checked against the writer schema when the mapping is compiled, so that a typo is an error before the first
 event and not a field that is silently empty. A trailing `?` says that a schema may lack it.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+from consumer.core.mapping_types import BranchError, branch_test, kind_of, open_union
 
 Get: TypeAlias = Callable[[Any], Any]
-Step: TypeAlias = str | int
 
-_TOKEN = re.compile(r'\.?(?:"((?:[^"\\]|\\.)+)"|([^.\[\]"?\s]+))|\[(\d+)\]')
+
+class Branch(NamedTuple):
+    """`<Name>`: only if this branch of a union is there."""
+
+    name: str
+
+
+class Entry(NamedTuple):
+    """`[name="x"]`: the first record of an array whose field has this text."""
+
+    field: str
+    text: str
+
+
+Step: TypeAlias = str | int | Branch | Entry
+
+_TEXT = r'"((?:[^"\\]|\\.)+)"'
+_TOKEN = re.compile(
+    rf'\.?(?:{_TEXT}|([^.\[\]<>="?\s\\]+))|\[(-?[0-9]{{1,6}})\]|<([\w.]+)>|\[(\w+)={_TEXT}\]'  # 6 groups
+)
 
 
 class PathError(Exception):
     """A path that cannot be; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path held against a schema."""
+
+    get: Get
+    """Returns the value or None; never raises, whatever the datum."""
+    options: tuple[Any, ...]
+    """What may stand there: schemas, references followed, unions opened, null left out."""
+    fields: tuple[tuple[str, bool], ...] | None
+    """The way in plain steps, if each is a field of one record type: its name, and whether it may be null."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The types that may stand there; a logical type goes by its own name."""
+        return frozenset(kind_of(option) for option in self.options)
+
+
+ANYTHING = Path(lambda _: None, (), None)
+"""Stands for a path as long as there is no schema to hold it against."""
 
 
 def parse(text: str) -> tuple[tuple[Step, ...], bool]:
@@ -31,129 +73,165 @@ def parse(text: str) -> tuple[tuple[Step, ...], bool]:
     at = 0
     while at < len(rest):
         match = _TOKEN.match(rest, at)
-        if match is None or (at == 0 and rest[0] in ".["):
+        if match is None or (at == 0 and rest[0] in ".[<") or (at > 0 and match[0][0] not in ".[<"):
             raise PathError(f'{text!r} is not a path: write it as device.ip, items[0].price or ids."a.b"')
-        quoted, name, index = match.groups()
-        steps.append(int(index) if index is not None else (quoted or name).replace('\\"', '"'))
+        quoted, name, index, branch, field, wanted = match.groups()
+        if index is not None:
+            steps.append(int(index))
+        elif branch is not None:
+            steps.append(Branch(branch))
+        elif field is not None:
+            steps.append(Entry(field, _unescaped(wanted)))
+        else:
+            steps.append(name or _unescaped(quoted))
         at = match.end()
     if not steps:
         raise PathError("an empty path")
     return tuple(steps), is_optional
 
 
-def getter(text: str, schema: Any, names: dict[str, Any]) -> Get | None:
-    """Compile a path against *schema*.
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def compile_path(text: str, schema: Any, names: Mapping[str, Any]) -> Path | None:
+    """Hold a path against *schema*.
 
     Returns:
-        A function that gives the value or None; or None if the path may be missing and is.
+        The path, or None if it may be missing and is.
 
     Raises:
         PathError: the schema doesn't have it.
     """
     steps, is_optional = parse(text)
     try:
-        _resolve(steps, schema, names, text)
+        return _resolve(steps, schema, names, text)
     except PathError:
         if is_optional:
             return None
         raise
-    return _getter(steps)
 
 
-def type_at(text: str, schema: Any, names: dict[str, Any]) -> list[Any]:
-    """Return the schemas that may stand at a path, unions opened."""
-    return _resolve(parse(text)[0], schema, names, text)
-
-
-def _getter(steps: tuple[Step, ...]) -> Get:
-    if len(steps) == 1 and isinstance(steps[0], str):
-        (only,) = steps
-        return lambda datum: datum.get(only)
-    if len(steps) == 2 and all(isinstance(step, str) for step in steps):
-        first, second = steps
-
-        def two(datum: Any) -> Any:
-            inner = datum.get(first)
-            return inner.get(second) if inner is not None else None
-
-        return two
-
-    def many(datum: Any) -> Any:
-        for step in steps:
-            if isinstance(step, int):
-                if not isinstance(datum, list) or step >= len(datum):
-                    return None
-                datum = datum[step]
-            elif isinstance(datum, dict):
-                datum = datum.get(step)
-            else:
-                return None
-        return datum
-
-    return many
-
-
-def open_union(schema: Any, names: dict[str, Any]) -> Iterator[Any]:
-    """Yield what *schema* may be: references followed, unions opened, null left out."""
-    if isinstance(schema, list):
-        for branch in schema:
-            yield from open_union(branch, names)
-    elif isinstance(schema, str):
-        if schema in names:
-            yield names[schema]
-        elif schema != "null":
-            yield {"type": schema}
-    elif isinstance(schema["type"], list | dict) or schema["type"] in names:
-        yield from open_union(schema["type"], names)
-    elif schema["type"] != "null":
-        yield schema
-
-
-def _resolve(steps: tuple[Step, ...], schema: Any, names: dict[str, Any], text: str) -> list[Any]:
+def _resolve(steps: tuple[Step, ...], schema: Any, names: Mapping[str, Any], text: str) -> Path:
     here = [*open_union(schema, names)]
+    moves: list[Get] = []
+    fields: list[tuple[str, bool]] | None = []
     for step in steps:
         found: list[Any] = []
         known: set[str] = set()
-        for option in here:
-            kind = option["type"]
-            if kind == "array" and isinstance(step, int):
-                found += open_union(option["items"], names)
-            elif kind == "map" and isinstance(step, str):
-                found += open_union(option["values"], names)
-            elif kind in {"record", "error"} and isinstance(step, str):
-                known |= {field["name"] for field in option["fields"]}
-                for field in option["fields"]:
-                    if field["name"] == step:
-                        found += [*open_union(field["type"], names)] or [{"type": "null"}]
+        may_be_null = False
+        if isinstance(step, Branch):
+            move, found, known = _branch(step, here, text)
+        else:
+            move = _move(step)
+            for option in here:
+                kind = option["type"]
+                if kind == "array" and not isinstance(step, str):
+                    items = [*open_union(option["items"], names)]
+                    found += items if isinstance(step, int) else _entries(step, items)
+                    known |= set() if isinstance(step, int) else _field_names(items)
+                elif kind == "map" and isinstance(step, str):
+                    found += open_union(option["values"], names)
+                elif kind in {"record", "error"} and isinstance(step, str):
+                    known |= _field_names([option])
+                    for field in option["fields"]:
+                        if field["name"] == step:
+                            found += [*open_union(field["type"], names)] or [{"type": "null"}]
+                            may_be_null = _may_be_null(field["type"], names)
         if not found:
-            near = get_close_matches(str(step), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(sorted(known))}" if known else ""
-            raise PathError(f"{text}: the schema has no {step!r} there{hint}")
+            raise PathError(_missing(text, step, here, known))
+        is_field = fields is not None and len(here) == 1 and here[0]["type"] == "record" and isinstance(step, str)
+        fields = [*fields, (str(step), may_be_null)] if is_field and fields is not None else None
+        moves.append(move)
         here = found
-    return here
+    return Path(_chain(moves), tuple(here), tuple(fields) if fields else None)
 
 
-def named_types(schema: Any) -> dict[str, Any]:
-    """Return every named type within *schema* by its full name."""
-    names: dict[str, Any] = {}
+def _missing(text: str, step: Step, here: list[Any], known: set[str]) -> str:
+    wanted = step.name if isinstance(step, Branch) else step.field if isinstance(step, Entry) else step
+    near = get_close_matches(str(wanted), known, n=1)
+    if near:
+        return f"{text}: the schema has no {wanted!r} there; did you mean {near[0]}?"
+    if known:
+        return f"{text}: the schema has no {wanted!r} there; there are: {', '.join(sorted(known))}"
+    kinds = ", ".join(sorted({kind_of(option) for option in here}))
+    return f"{text}: the schema has no {wanted!r} there, what comes before is of type {kinds}"
 
-    def walk(part: Any, namespace: str) -> None:
-        if isinstance(part, list):
-            for branch in part:
-                walk(branch, namespace)
-        elif isinstance(part, dict):
-            kind = part.get("type")
-            if kind in {"record", "error", "enum", "fixed"}:
-                name = part["name"]
-                full = name if "." in name else f"{part.get('namespace', namespace)}.{name}".strip(".")
-                names[full] = names[name] = part
-                inner = full.rpartition(".")[0]
-                for field in part.get("fields", ()):
-                    walk(field["type"], inner)
-            elif isinstance(kind, list | dict):
-                walk(kind, namespace)
-            walk(part.get("items"), namespace)
-            walk(part.get("values"), namespace)
 
-    walk(schema, "")
-    return names
+def _field_names(options: list[Any]) -> set[str]:
+    return {field["name"] for option in options if option["type"] == "record" for field in option["fields"]}
+
+
+def _may_be_null(schema: Any, names: Mapping[str, Any]) -> bool:
+    if isinstance(schema, list):
+        return any(_may_be_null(branch, names) for branch in schema)
+    if isinstance(schema, dict):
+        return schema["type"] == "null" or (isinstance(schema["type"], list) and _may_be_null(schema["type"], names))
+    return bool(schema == "null")
+
+
+def _entries(step: Entry, items: list[Any]) -> list[Any]:
+    return [item for item in items if step.field in _field_names([item])]
+
+
+def _branch(step: Branch, here: list[Any], text: str) -> tuple[Get, list[Any], set[str]]:
+    known = {str(option.get("name", kind_of(option))) for option in here}
+    chosen = [o for o in here if step.name in {o.get("name"), str(o.get("name")).rpartition(".")[2], kind_of(o)}]
+    if len(chosen) != 1:
+        return _nothing, [], known
+    try:
+        is_there = branch_test(chosen[0], here)
+    except BranchError as error:
+        raise PathError(f"{text}: {error}") from None
+    return (lambda value: value if is_there(value) else None), chosen, known
+
+
+def compile_steps(text: Any) -> Get:
+    """Compile a path into a value that no schema describes: fields and indexes only.
+
+    Raises:
+        PathError: it isn't one.
+    """
+    if not isinstance(text, str):
+        raise PathError("a path is a text, such as user.id")
+    steps, _ = parse(text)
+    if any(isinstance(step, Branch) for step in steps):
+        raise PathError(f"{text!r}: no schema here that has branches")
+    return _chain([_move(step) for step in steps if not isinstance(step, Branch)])
+
+
+# -- walking a datum
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _move(step: str | int | Entry) -> Get:
+    if isinstance(step, str):
+        return lambda value: value.get(step) if type(value) is dict else None
+    if isinstance(step, int):
+        return lambda value: value[step] if type(value) is list and -len(value) <= step < len(value) else None
+
+    def entry(value: Any) -> Any:
+        if type(value) is list:
+            for each in value:
+                if type(each) is dict and each.get(step.field) == step.text:
+                    return each
+        return None
+
+    return entry
+
+
+def _chain(moves: list[Get]) -> Get:
+    if len(moves) == 1:
+        return moves[0]
+
+    def walk(value: Any) -> Any:
+        for move in moves:
+            value = move(value)
+            if value is None:
+                return None
+        return value
+
+    return walk

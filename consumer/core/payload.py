@@ -6,8 +6,9 @@ transparency on Apple, reserved keys, identity.
 
 import hashlib
 import hmac
-import json
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ STANDARD_EVENT_NAMES = frozenset({
     "Level Complete", "Purchase", "Push Opened", "Push Received", "Rating", "Registration Complete", "Search",
     "Start Trial", "Subscribe", "Tutorial Complete", "View", "_Deeplink",
 })  # fmt: skip
+_REVENUE_KEYS = ("sum", "price")
 _ATT_DETAILS = frozenset({"authorized", "denied", "notDetermined", "restricted"})
 _UNKNOWN_AGENT = (("User-Agent", "Unknown"),)
 
@@ -45,10 +47,11 @@ class PayloadRules:
     reserved_keys: Literal["drop", "reject"] = "drop"
     max_event_keys: Literal["warn", "reject"] = "warn"
     default_currency: str | None = None
+    """For events with a `sum` or a `price` that name none; what has no money needs no currency."""
 
 
 class KochavaPayload(NamedTuple):
-    """A body, the headers it needs, and words for what was left out of it."""
+    """A body, the headers it needs, and stable words for what is odd about it, for the caller to count."""
 
     body: dict[str, Any]
     headers: tuple[tuple[str, str], ...] = ()
@@ -66,87 +69,91 @@ class StrictAuth:
 @lru_cache(maxsize=16_384)
 def percent_encode(text: str) -> str:
     """Encode a user agent as RFC 3986 does; agents repeat, so the result is kept."""
-    return quote(text, safe="")
+    return quote(text, safe="", errors="replace")
 
 
 def build(event: InAppEvent, guid: str, rules: PayloadRules) -> KochavaPayload | Rejected:
     """Return what is to be posted for *event* under the App GUID *guid*, or why nothing can be."""
-    if not event.name:
+    name = event.name
+    if not name or name.isspace():
         return Rejected("no_event_name")
     ip = device_ip(event.ip) if event.ip else None
     if ip is None:
         return Rejected("no_origination_ip")
     family = family_of(event.platform)
     ids = device_ids(family, event.ids)
-    if not ids and (rules.require_device_id or not event.install_id):
+    install_id = event.install_id
+    if not install_id or install_id.isspace():
+        install_id = ""
+    if not ids and (rules.require_device_id or not install_id):
         return Rejected("no_device_identifier")
     agent = event.user_agent.strip() if event.user_agent else ""
-    composed = ""
-    if (not agent or rules.device_ver == "composed") and event.model and event.os_name and event.os_version:
-        composed = f"{event.model}-{event.os_name}-{event.os_version}"
-    if not agent and not composed:
+    device_ver = _device_ver(event) if not agent or rules.device_ver == "composed" else ""
+    if not agent and not device_ver:
         return Rejected("no_device_ua")
-    properties, warnings, refused = _event_data(event.properties, rules)
-    if refused:
-        return Rejected(refused)
-    data: dict[str, Any] = {"event_name": event.name}
+    warnings: list[str] = []
+    if name not in STANDARD_EVENT_NAMES:
+        warnings.append("unmapped_event_name")
+    event_data = _event_data(event.properties, rules, warnings)
+    if isinstance(event_data, Rejected):
+        return event_data
+    data: dict[str, Any] = {"event_name": name}
     if event.time_ms is not None:
         data["usertime"] = event.time_ms // 1000 if rules.usertime == "seconds" else event.time_ms
     if event.app_version:
         data["app_version"] = event.app_version
     data["origination_ip"] = ip
-    data["device_ver"] = composed
+    data["device_ver"] = device_ver
     data["device_ua"] = percent_encode(agent) if rules.device_ua == "encoded" else agent
     data["device_ids"] = ids
     if family == "apple":
         data["app_tracking_transparency"] = _att(event)
-    if event.gdpr_applies is not None or event.ad_user_data is not None or event.tc_string:
-        gdpr = _gdpr(event)
-        if gdpr is None:
-            warnings.append("gdpr_incomplete")
-        else:
-            data["gdpr_privacy_consent"] = gdpr
-    currency = event.currency or rules.default_currency
+    gdpr = _gdpr(event, warnings)
+    if gdpr:
+        data["gdpr_privacy_consent"] = gdpr
+    currency = _currency(event.currency, event_data, rules, warnings)
     if currency:
-        currency = currency.strip().upper()
-        if len(currency) == 3 and currency.isascii() and currency.isalpha():
-            data["currency"] = currency
-        else:
-            warnings.append("currency_invalid")
+        data["currency"] = currency
     if event.limit_tracking is not None:
         data["device_limit_tracking"] = event.limit_tracking
-    data["event_data"] = properties
-    body = {
-        "action": "event",
-        "kochava_app_id": guid,
-        "kochava_device_id": event.install_id or "",
-        "data": data,
-    }
+    data["event_data"] = event_data
+    body = {"action": "event", "kochava_app_id": guid, "kochava_device_id": install_id, "data": data}
     return KochavaPayload(body, () if agent else _UNKNOWN_AGENT, tuple(warnings))
 
 
-def _event_data(source: dict[str, object], rules: PayloadRules) -> tuple[dict[str, object], list[str], str | None]:
-    """Return flat properties, warnings, and a reason to refuse."""
+def _device_ver(event: InAppEvent) -> str:
+    """All three parts or nothing; hyphens inside of a part stay."""
+    parts = (event.model, event.os_name, event.os_version)
+    return (
+        "-".join(part.strip() for part in parts if part) if all(part and not part.isspace() for part in parts) else ""
+    )
+
+
+def _event_data(source: dict[str, object], rules: PayloadRules, warnings: list[str]) -> dict[str, object] | Rejected:
+    """Return flat properties."""
     kept: dict[str, object] = {}
-    warnings: list[str] = []
     for key, value in source.items():
         if value is None:
             continue
+        kind = type(value)
         if key in RESERVED_KEYS:
             if rules.reserved_keys == "reject":
-                return kept, warnings, "reserved_key"
+                return Rejected("reserved_key")
             warnings.append("reserved_key_dropped")
-        elif isinstance(value, float) and not isfinite(value):
-            warnings.append("number_not_finite")
-        elif isinstance(value, str | int | float):
+        elif kind is str or kind is int or kind is bool or kind is Decimal:
             kept[key] = value
+        elif isinstance(value, float):
+            if isfinite(value):
+                kept[key] = value
+            else:
+                warnings.append("number_not_finite")
         else:
-            warnings.append("nested_value_dropped")
+            warnings.append("value_dropped")
     if len(kept) > MAX_EVENT_KEYS:
         if rules.max_event_keys == "reject":
-            return kept, warnings, "more_than_16_keys"
+            return Rejected("more_than_16_keys")
         warnings.append("more_than_16_keys")
-    return kept, warnings, None
+    return kept
 
 
 def _att(event: InAppEvent) -> dict[str, object]:
@@ -162,20 +169,36 @@ def _att(event: InAppEvent) -> dict[str, object]:
     return block
 
 
-def _gdpr(event: InAppEvent) -> dict[str, object] | None:
+def _gdpr(event: InAppEvent, warnings: list[str]) -> dict[str, object] | None:
     """The block, if it is complete: consent is never invented."""
+    user_data, personalization = event.ad_user_data, event.ad_personalization
+    if event.gdpr_applies is None and not event.tc_string and user_data is None and personalization is None:
+        return None
     block: dict[str, object] = {}
     if event.gdpr_applies is not None:
         block["gdpr_applies"] = int(event.gdpr_applies)
-    has_signals = event.ad_user_data is not None and event.ad_personalization is not None
+    has_signals = user_data is not None and personalization is not None
     if not event.tc_string and not has_signals:
+        warnings.append("gdpr_incomplete")
         return None
     if event.tc_string:
         block["tc_string"] = event.tc_string
     if has_signals:
-        block["ad_user_data"] = int(bool(event.ad_user_data))
-        block["ad_personalization"] = int(bool(event.ad_personalization))
+        block["ad_user_data"] = int(bool(user_data))
+        block["ad_personalization"] = int(bool(personalization))
     return block
+
+
+def _currency(code: str | None, event_data: dict[str, object], rules: PayloadRules, warnings: list[str]) -> str | None:
+    code = code.strip().upper() if code else None
+    if not code and rules.default_currency and any(key in event_data for key in _REVENUE_KEYS):
+        code = rules.default_currency.upper()
+    if not code:
+        return None
+    if len(code) == 3 and code.isascii() and code.isalpha():
+        return code
+    warnings.append("currency_invalid")
+    return None
 
 
 def serialise(
@@ -183,7 +206,7 @@ def serialise(
 ) -> tuple[bytes, tuple[tuple[str, str], ...]] | Rejected:
     """Return the bytes to post and the headers beside the fixed ones."""
     try:
-        body = orjson.dumps(payload.body) if auth is None else _signable(payload.body)
+        body = orjson.dumps(payload.body, _exact) if auth is None else _signable(payload.body)
     except (TypeError, ValueError):  # an integer beyond 64 bits, a lone surrogate
         return Rejected("not_json")
     if len(body) >= MAX_BODY_BYTES:
@@ -191,12 +214,29 @@ def serialise(
     return (body, payload.headers) if auth is None else (body, (*payload.headers, *sign(body, auth)))
 
 
+def _exact(value: object) -> orjson.Fragment:
+    """Write the digits of a number that no double equals; orjson itself knows no Decimal."""
+    if isinstance(value, Decimal) and value.is_finite():
+        return orjson.Fragment(format(value, "f"))
+    raise TypeError
+
+
+_NOT_SIGNABLE = re.compile(r"[^\x00-\x7f]")
+
+
 def _signable(body: dict[str, Any]) -> bytes:
     """Serialise so that a server which hashes a re-encoded body gets the same bytes: as PHP writes JSON."""
     data = body["data"]
     if not data["event_data"]:  # an empty object may come back as an empty list
         body = {**body, "data": {key: value for key, value in data.items() if key != "event_data"}}
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).replace("/", "\\/").encode()
+    text = orjson.dumps(body, _exact).decode()
+    return _NOT_SIGNABLE.sub(_escaped, text.replace("/", "\\/")).encode()  # both occur in JSON texts only
+
+
+def _escaped(character: re.Match[str]) -> str:
+    """Return the escape of JSON for a character, twice for what UTF-16 writes in two units."""
+    units = character[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def sign(body: bytes, auth: StrictAuth) -> tuple[tuple[str, str], ...]:
