@@ -87,7 +87,7 @@ def test_what_can_never_succeed_is_a_dead_letter_at_once_and_the_rest_flows(
         "refused_by_kochava": events(1, "no-")[0][1],
         "unconfirmed": events(1, "odd-")[0][1],
         "truncated": well[0][1][:40],
-        "bad_magic": b"{}",
+        "bad_magic": b'{"event": 1}',
         "too_short": b"\x00\x00",
         "schema_unknown": b"\x00\x00\x00\x03\xe7" + well[0][1][5:],
         "trailing_bytes": well[0][1] + b"\x00",

@@ -70,8 +70,8 @@ def test_members_come_and_go_without_loss_and_without_duplicates(
     feed = iter(made)
 
     def feed_some(count: int) -> None:
-        for _ in range(count):
-            producer.produce(setup.topic, next(feed)[1])
+        for index in range(count):
+            producer.produce(setup.topic, next(feed)[1], partition=index % 6)
         producer.flush()
 
     with setup.consumer("first") as first:

@@ -100,7 +100,7 @@ def test_a_failing_record_is_tried_then_waits_on_each_tier_then_is_a_dead_letter
                 await rig.advance(5)
             await rig.acknowledge()
             assert rig.forwarded()[hop] == (topic, "game:a")
-            _, record, headers = rig.forwarder.acknowledged[hop]
+            _, _record, headers = rig.forwarder.acknowledged[hop]
             assert headers["kochava-attempts"] == str(4 * (hop + 1))
             tier = rig.assign(PLAN.topics[min(hop, 1)], hop)
             if hop < 2:
