@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from consumer.core.event import InAppEvent
 from consumer.core.mapping_code import Filtered, PartCode, Translate, compile_function
 from consumer.core.mapping_conditions import Holds, compile_condition
 from consumer.core.mapping_paths import Get
 from consumer.core.mapping_properties import compile_properties
 from consumer.core.mapping_sources import Scope, Source, compile_source, nearest
 from consumer.core.mapping_types import full_name, named_types
-from consumer.core.mapping_values import TO_MOMENT, boolean, epoch_ms, from_ns, number, text
-from consumer.core.outcome import Rejected
+from consumer.core.mapping_values import TO_MOMENT, boolean, epoch_ms, number, text
 from consumer.errors import MappingError
 
 __all__ = ["CompiledMapping", "Filtered", "MappingSpec", "OtherType", "compile_mapping"]
@@ -92,7 +90,9 @@ class MappingSpec:
                 problems.append("[[type]].records: the full names of the record types that it is for")
                 records = []
             label = f"[[type]] {', '.join(records)}"
-            problems += [f"{label}: {name} is mapped twice" for name in records if name in types]
+            problems += [
+                f"{label}: {name} is mapped twice" for name in records if name in types or records.count(name) > 1
+            ]
             problems += [f"{label}: {problem}" for problem in _problems_without_schema(entry, lookups)]
             types |= dict.fromkeys(records, entry)
         if problems:
@@ -179,16 +179,9 @@ def _compile_part(name: str, scope: Scope) -> PartCode | None:
     if source is None:
         return None
     _check_type(source, convert, scope, name)
-    if convert in {epoch_ms, _moment_s}:
-        if source.last is not None and source.last not in TO_MOMENT:
-            scope.problems.append(f"{name}.as: {source.last} gives no moment; one of {', '.join(sorted(TO_MOMENT))}")
-        if source.path is not None and source.path.kinds & {"timestamp-nanos", "local-timestamp-nanos"}:
-            source = source._replace(get=_from_nanos(source.path.get), path=None)  # decoding leaves these numbers
+    if convert in {epoch_ms, _moment_s} and source.last is not None and source.last not in TO_MOMENT:
+        scope.problems.append(f"{name}.as: {source.last} gives no moment; one of {', '.join(sorted(TO_MOMENT))}")
     return PartCode(name, attribute, source, convert)
-
-
-def _from_nanos(get: Get) -> Get:
-    return lambda datum: None if (value := get(datum)) is None else from_ns(value)
 
 
 def _check_type(source: Source, convert: Callable[[Any], Any], scope: Scope, where: str) -> None:
@@ -238,7 +231,3 @@ def _compile_ids(table: Any, scope: Scope) -> tuple[list[tuple[str, Source]], li
         else:
             id_maps.append(compiled.get)
     return ids, id_maps
-
-
-# the union that `CompiledMapping.map` returns, for callers' annotations
-Mapped = InAppEvent | Filtered | Rejected

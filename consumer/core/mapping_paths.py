@@ -7,6 +7,7 @@ event and not a field that is silently empty. A trailing `?` says that a schema 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +35,9 @@ _TEXT = r'"((?:[^"\\]|\\.)+)"'
 _TOKEN = re.compile(
     rf'\.?(?:{_TEXT}|([^.\[\]<>="?\s\\]+))|\[(-?[0-9]{{1,6}})\]|<([\w.]+)>|\[(\w+)={_TEXT}\]'  # 6 groups
 )
+
+_NANOS = frozenset({"timestamp-nanos", "local-timestamp-nanos"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PathError(Exception):
@@ -144,7 +148,22 @@ def _resolve(steps: tuple[Step, ...], schema: Any, names: Mapping[str, Any], tex
         fields = [*fields, (str(step), may_be_null)] if is_field and fields is not None else None
         moves.append(move)
         here = found
+    if any(kind_of(option) in _NANOS for option in here):
+        return Path(_moment_of_nanos(_chain(moves)), tuple(here), None)
     return Path(_chain(moves), tuple(here), tuple(fields) if fields else None)
+
+
+def _moment_of_nanos(get: Get) -> Get:
+    """Decoding leaves these as numbers; every other timestamp is a moment. One out of range stays what it is."""
+
+    def moment(datum: Any) -> Any:
+        value = get(datum)
+        try:
+            return _EPOCH + timedelta(microseconds=value // 1000) if type(value) is int else value
+        except OverflowError:
+            return value
+
+    return moment
 
 
 def _missing(text: str, step: Step, here: list[Any], known: set[str]) -> str:

@@ -45,7 +45,7 @@ class Scope:
 
     def part(self, name: Any, where: str) -> Get | None:
         """Return a function for a part of the event as this type of the mapping defines it."""
-        if name in self.open_parts or name not in self.parts:
+        if not isinstance(name, str) or name in self.open_parts or name not in self.parts:
             why = "depends on itself" if name in self.open_parts else "is no part of this type"
             self.problems.append(f"{where}: {name!r} {why}")
             return None
