@@ -53,6 +53,8 @@ try:
 except ImportError:  # stock asyncio works too, slower
     from asyncio import new_event_loop  # type: ignore[assignment]
 
+GC_THRESHOLD = (50_000, 20, 50)
+"""Collect less often: what an event makes is freed by counting. Brought 10 % of the CPU per event (83 for 93 us)."""
 TELL_S = 1.0
 """How often gauges that cost something are looked at."""
 
@@ -335,6 +337,7 @@ class Member:
             threading.Thread(target=self._read, args=(source, rebalance), name="kafka", daemon=True).start()
         gc.collect()
         gc.freeze()  # what the start made lives as long as the process
+        gc.set_threshold(*GC_THRESHOLD)
         ticking = self._loop.create_task(self._tick())
         try:
             await self._ended
