@@ -125,7 +125,7 @@ def _resolve(steps: tuple[Step, ...], schema: Any, names: Mapping[str, Any], tex
         known: set[str] = set()
         may_be_null = False
         if isinstance(step, Branch):
-            move, found, known = _branch(step, here, text)
+            move, found, known = _branch(step, here, names, text)
         else:
             move = _move(step)
             for option in here:
@@ -193,9 +193,9 @@ def _entries(step: Entry, items: list[Any]) -> list[Any]:
     return [item for item in items if step.field in _field_names([item])]
 
 
-def _branch(step: Branch, here: list[Any], text: str) -> tuple[Get, list[Any], set[str]]:
+def _branch(step: Branch, here: list[Any], names: Mapping[str, Any], text: str) -> tuple[Get, list[Any], set[str]]:
     known = {str(option.get("name", kind_of(option))) for option in here}
-    chosen = [o for o in here if step.name in {o.get("name"), str(o.get("name")).rpartition(".")[2], kind_of(o)}]
+    chosen = [option for option in here if step.name in _names_of(option, names)]
     if len(chosen) != 1:
         return _nothing, [], known
     try:
@@ -217,6 +217,12 @@ def compile_steps(text: Any) -> Get:
     if any(isinstance(step, Branch) for step in steps):
         raise PathError(f"{text!r}: no schema here that has branches")
     return _chain([_move(step) for step in steps if not isinstance(step, Branch)])
+
+
+def _names_of(option: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:
+    """Full, short, or the type word of what has no name."""
+    name = str(option.get("name", kind_of(option)))
+    return {name, name.rpartition(".")[2], *(full for full, named in names.items() if named is option)}
 
 
 # -- walking a datum
