@@ -21,11 +21,7 @@ from tests.support.avro import encode, plain_decoder, record_of
 PAGE = (Path(__file__).parents[2] / "docs" / "mapping.md").read_text()
 BLOCKS = re.findall(r"```(\w+)(?: (\w+))?\n(.*?)```", PAGE, re.DOTALL)
 SCHEMA, RECORD = (json.loads(text) for _, title, text in BLOCKS if title)
-EXAMPLES = [
-    (toml, json.loads(wanted))
-    for (kind, _, toml), (_, _, wanted) in pairwise(BLOCKS)
-    if kind == "toml"
-]
+EXAMPLES = [(toml, json.loads(wanted)) for (kind, _, toml), (_, _, wanted) in pairwise(BLOCKS) if kind == "toml"]
 
 
 def datum() -> Any:

@@ -93,6 +93,11 @@ def test_usertime_is_rounded_down_or_left_out() -> None:
     assert "usertime" not in data()
 
 
+def test_limited_tracking_only_if_the_mapping_gives_it() -> None:
+    assert "device_limit_tracking" not in data()
+    assert data(limit_tracking=False)["device_limit_tracking"] is False
+
+
 # -- ids
 
 IDS = {"advertising_id": "ad", "vendor_id": "ve", "android_id": "an", "udid": "ud", "rida": "ri", "custom": "cu"}
