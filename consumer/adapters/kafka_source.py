@@ -111,7 +111,9 @@ class KafkaSource:
         self._all_paused = False
         self._starved_since: float | None = None
         self._epochs = itertools.count(1)
-        self._commit_now = False
+        self._has_fresh_starts = False
+        """Starts that were resolved are not committed yet. Until then nothing is read: a record of ours on a retry
+        topic, and no commit, is how a group is recognised that the broker has forgotten."""
         self._sweep_interval_s = policy.held_sweep_s
         self._next_sweep = 0.0
         self._next_asked_sweep = 0.0
@@ -174,7 +176,7 @@ class KafkaSource:
     def _step(self) -> None:
         self._obey()
         self._look_at_time()
-        room = self._budget.room
+        room = 0 if self._has_fresh_starts else self._budget.room
         if room == 0:
             self._wait_for_room()
             return
@@ -199,22 +201,22 @@ class KafkaSource:
             except queue.Empty:
                 break
             command()
-        if self._commit_now:
-            self._commit_now = False
-            self._commit()
+        if self._has_fresh_starts:
+            self._has_fresh_starts = not self._commit()
 
     def _wait_for_room(self) -> None:
         self._room.clear()
-        if self._budget.room:
+        if self._budget.room and not self._has_fresh_starts:
             return
         now = self._clock.monotonic()
         if self._starved_since is None:
             self._starved_since = now
-        if not self._all_paused and (now - self._starved_since > PAUSE_AFTER_S or self._budget.closed_for):
+        will_last = bool(self._budget.closed_for) or self._has_fresh_starts
+        if not self._all_paused and (will_last or now - self._starved_since > PAUSE_AFTER_S):
             self._all_paused = True
             self._pause(self._owned)
-            reasons = ",".join(sorted(self._budget.closed_for)) or "in_flight_limit"
-            log.warning("consumer.paused", partitions=len(self._owned), reason=reasons)
+            reason = "first_commit" if self._has_fresh_starts else ",".join(sorted(self._budget.closed_for))
+            log.info("consumer.paused", partitions=len(self._owned), reason=reason or "in_flight_limit")
         if self._all_paused:
             # what a rebalance brought before it was paused may still come out: never throw it away
             message = self._consumer.poll(WAIT_S)
@@ -370,13 +372,20 @@ class KafkaSource:
                 continue
             self._stored[partition] = offset
 
-    def _commit(self) -> None:
-        """Commit what is stored, now: a start that was resolved must not be resolved again."""
+    def _commit(self) -> bool:
+        """Commit what is stored, now: a start that was resolved must not be resolved again.
+
+        Returns:
+            Whether it is done.
+        """
         try:
-            self._consumer.commit(asynchronous=False)
+            outcome = self._consumer.commit(asynchronous=False)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._NO_OFFSET:  # noqa: SLF001 - the client's own name for it
-                self._note_error(error.args[0])
+            if error.args[0].code() == KafkaError._NO_OFFSET:  # noqa: SLF001 - the client's own name for it
+                return True
+            self._note_error(error.args[0])
+            return False
+        return all(at.error is None for at in outcome or ())
 
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
@@ -391,7 +400,7 @@ class KafkaSource:
             consumer.incremental_assign(starts)
             for assignment in assignments:
                 self._own(assignment)
-            self._commit_now = self._commit_now or is_fresh
+            self._has_fresh_starts = self._has_fresh_starts or is_fresh
             self._metrics.rebalances.add(("assign",))
             self.has_joined = True
             log.info("consumer.assigned", partitions=len(starts), owned=len(self._owned))

@@ -29,6 +29,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from fastavro import parse_schema
 
+from consumer.errors import CheckFailedError
 from consumer.sandbox.events import APPS, PLATFORMS, encode, guid, sample_event
 
 SCHEMA_ID = 2
@@ -70,6 +71,13 @@ class Made(NamedTuple):
     event_id: str
     kind: str
     value: bytes
+
+
+class DemoError(CheckFailedError):
+    """The demo did not come to its end; says what the consumer logged last."""
+
+    def __init__(self, what: str, log: str) -> None:
+        super().__init__(f"{what}; its last lines:\n{log}")
 
 
 @dataclass(slots=True)
@@ -116,12 +124,18 @@ class Demo:
     show: Callable[[Now], None]
     now: Now = field(default_factory=Now)
     topic: str = "in-app-events"
+    _log: Path | None = None
+
+    @property
+    def _log_tail(self) -> str:
+        return "".join(self._log.read_text().splitlines(keepends=True)[-8:]) if self._log else ""
 
     def run(self) -> Account:
         """Do everything.
 
         Raises:
-            RuntimeError: a process did not start, or it took too long.
+            DemoError: the consumer ended, or it took too long.
+        RuntimeError: a process did not start.
         """
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="kochava-demo-") as name:
@@ -249,7 +263,8 @@ listen = ""
     # -- the consumer, and its crash
 
     def _consume(self, folder: Path, config: Path, servers: str, url: str) -> int:
-        log = (folder / "consumer.log").open("ab")
+        self._log = folder / "consumer.log"
+        log = self._log.open("ab")
         command = [sys.executable, "-m", "consumer", "run", "--config", str(config)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -277,9 +292,9 @@ listen = ""
             if until():
                 return
             if process.poll() is not None:
-                raise RuntimeError(f"the consumer ended by itself with exit code {process.returncode}")
+                raise DemoError(f"the consumer ended by itself with exit code {process.returncode}", self._log_tail)
             if time.monotonic() > deadline:
-                raise RuntimeError(f"not done after {DEADLINE_S:.0f} s: {self.now}")
+                raise DemoError(f"not done after {DEADLINE_S:.0f} s: {self.now}", self._log_tail)
             time.sleep(0.1)
 
     def _look(self, servers: str, url: str) -> None:
