@@ -114,6 +114,7 @@ class KafkaSource:
         self._has_fresh_starts = False
         """Starts that were resolved are not committed yet. Until then nothing is read: a record of ours on a retry
         topic, and no commit, is how a group is recognised that the broker has forgotten."""
+        self._kept: list[Message] = []
         self._sweep_interval_s = policy.held_sweep_s
         self._next_sweep = 0.0
         self._next_asked_sweep = 0.0
@@ -201,8 +202,10 @@ class KafkaSource:
             except queue.Empty:
                 break
             command()
-        if self._has_fresh_starts:
-            self._has_fresh_starts = not self._commit()
+        if self._has_fresh_starts and self._commit():
+            self._has_fresh_starts = False
+            kept, self._kept = self._kept, []
+            self._hand_over(kept)
 
     def _wait_for_room(self) -> None:
         self._room.clear()
@@ -235,6 +238,9 @@ class KafkaSource:
         for message in messages:
             if message.error() is not None:
                 self._on_message_error(message)
+                continue
+            if self._has_fresh_starts:  # came with the assignment, before its start could be committed
+                self._kept.append(message)
                 continue
             record = to_record(message)
             partition = Partition(record.topic, record.partition)
@@ -423,6 +429,8 @@ class KafkaSource:
     def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
         gone = [self._owned.pop(at, None) for at in (Partition(p.topic, p.partition) for p in partitions)]
         assignments = [assignment for assignment in gone if assignment is not None]
+        # what was kept of them is fetched again by whoever owns them next
+        self._kept = [message for message in self._kept if _partition(message) in self._owned]
         for assignment in assignments:
             partition = assignment.partition
             self._parking.forget(partition)
@@ -514,3 +522,7 @@ class KafkaSource:
             self._store(self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown"))
             self._owned.clear()  # close() calls on_revoke, which has nothing left to drain
         self._consumer.close()
+
+
+def _partition(message: Message) -> Partition:
+    return Partition(message.topic() or "", message.partition() or 0)
