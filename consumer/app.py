@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 from consumer.adapters.admin_server import AdminServer
-from consumer.adapters.avro_decoder import AvroDecoder
+from consumer.adapters.avro_decoder import AvroDecoder, parse
 from consumer.adapters.clock import SystemClock
 from consumer.adapters.fast_transport import FastTransport
 from consumer.adapters.httpx_transport import HttpxTransport
@@ -31,12 +32,14 @@ from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
+from consumer.core.mapping import MappingSpec, compile_mapping
 from consumer.core.parking import Parking
 from consumer.core.payload import PayloadRules, StrictAuth
 from consumer.core.retry import RetryPlan
 from consumer.core.schema_guard import SchemaText
 from consumer.core.wire_format import Configured, SchemaReference
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy
+from consumer.errors import ConsumerError, ExitCode, MappingError
 from consumer.forwarding import Forwarding
 from consumer.health import Health
 from consumer.pipeline import Pipeline
@@ -122,12 +125,29 @@ def make_decoder(settings: Settings, clock: Clock, registry: SchemaRegistry | No
     )
 
 
-def make_translator(settings: Settings, decoder: AvroDecoder) -> Translator:
-    """Build the translator; the mapping is parsed here, and compiled when a schema is first seen."""
+def load_spec(settings: Settings) -> MappingSpec:
+    """Read the mapping, and hold it against every schema that is known without a registry.
+
+    Raises:
+        MappingError: with every path that a schema doesn't have.
+    """
+    spec = load_mapping(settings.mapping.file)
+    if settings.schemas.registry_url is None:
+        for text in known_schemas(settings).values():
+            parsed: Any = parse(text)[0]
+            for schema in parsed if isinstance(parsed, list) else [parsed]:
+                if isinstance(schema, dict):
+                    compile_mapping(spec, schema, event_id=settings.mapping.event_id)
+    return spec
+
+
+def make_translator(settings: Settings, decoder: AvroDecoder, on_misfit: Callable[[MappingError], None]) -> Translator:
+    """Build the translator; the mapping is read here, and compiled when a schema is first seen."""
     kochava = settings.kochava
     return Translator(
         decoder=decoder,
-        mapping=load_mapping(settings.mapping.file),
+        mapping=load_spec(settings),
+        on_misfit=on_misfit,
         event_id=settings.mapping.event_id,
         other_types=settings.mapping.other_types,
         apps={_app_key(key): App(app.guid, enabled=app.enabled, auth=_auth(app)) for key, app in kochava.apps.items()},
@@ -142,6 +162,11 @@ def make_translator(settings: Settings, decoder: AvroDecoder) -> Translator:
             default_currency=kochava.default_currency,
         ),
     )
+
+
+def _tell_misfit(error: MappingError) -> None:
+    for problem in error.problems:  # names of fields and of our own file, nothing of an event
+        log.error("mapping.misfit", problem=problem)
 
 
 def _app_key(key: str) -> str:
@@ -176,7 +201,7 @@ class Member:
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
         self._registry = make_registry(settings, self._clock)
         self._decoder = make_decoder(settings, self._clock, self._registry)
-        self._translator = make_translator(settings, self._decoder)
+        self._translator = make_translator(settings, self._decoder, _tell_misfit)
         self._transport = self._make_transport()
         self._forwarder = self._make_forwarder()
         self._events = self._make_source(plan, settings.kafka.topics)
@@ -331,7 +356,7 @@ class Member:
         await admin.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal)
-        log.info("consumer.started", group=self._settings.kafka.group_id)
+        log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)
         rebalance = Rebalance(self._loop, self._pipeline)
         for source in self._sources:
             threading.Thread(target=self._read, args=(source, rebalance), name="kafka", daemon=True).start()
@@ -372,6 +397,8 @@ class Member:
             if self._failure is None:
                 self._ended.set_result(None)
             else:
+                code = self._failure.exit_code if isinstance(self._failure, ConsumerError) else ExitCode.BUG
+                log.error("consumer.failed", exit_code=int(code), exc_info=self._failure)
                 self._ended.set_exception(self._failure)
 
     def _on_signal(self) -> None:

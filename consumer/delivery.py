@@ -28,11 +28,11 @@ from consumer.core.outcome import (
     classify,
 )
 from consumer.core.retry import retry_after_s
-from consumer.envelope import Envelope
+from consumer.envelope import Envelope, place_of
 from consumer.forwarding import Forwarding
 from consumer.ports import Clock, Transport
 from consumer.settlement import Settlement
-from consumer.telemetry import Metrics, log
+from consumer.telemetry import Metrics, Repeated, log
 
 TICK_S = 0.25
 """How often waits in memory and probes are looked at."""
@@ -93,6 +93,7 @@ class Delivery:
         self._sweep_held = sweep_held
         self._tries: dict[asyncio.Task[None], Envelope] = {}
         self._clearances: deque[tuple[asyncio.Future[bool], Envelope]] = deque()
+        self._repeated = Repeated()
         self.on_the_wire = 0
 
     # -- the two gates
@@ -202,6 +203,9 @@ class Delivery:
             was_unconfirmed = envelope.is_unconfirmed or envelope.hop.was_unconfirmed
             if isinstance(outcome, Unconfirmed):
                 envelope.is_unconfirmed = True
+                if count := self._repeated.due(outcome.reason, self._clock.monotonic()):
+                    log.warning("delivery.unconfirmed", **place_of(envelope), reason=outcome.reason,
+                                status_code=outcome.status, count=count)  # fmt: skip
                 return not was_unconfirmed
             return isinstance(outcome, Retryable) and not (was_unconfirmed and outcome.may_duplicate)
 
@@ -278,7 +282,7 @@ class Delivery:
             case Delivered():
                 self._delivered(envelope)
             case Rejected():
-                log.debug("delivery.rejected", **_where(envelope), reason=outcome.reason)
+                log.debug("delivery.rejected", **place_of(envelope), reason=outcome.reason)
                 self._forwarding.dead_letter(envelope, stage="deliver", reason=outcome.reason, status=outcome.status)
             case Retryable() | Unconfirmed() if envelope.is_unconfirmed or envelope.hop.was_unconfirmed:
                 self._forwarding.dead_letter(envelope, stage="deliver", reason="unconfirmed", status=outcome.status)
@@ -402,11 +406,6 @@ def _outcome_of(state: RetryCallState) -> Outcome:
     assert state.outcome is not None, "tenacity asks after a try"
     outcome: Outcome = state.outcome.result()
     return outcome
-
-
-def _where(envelope: Envelope) -> dict[str, str | int]:
-    record = envelope.record
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
 
 
 def _attempt_labels(outcome: Outcome) -> tuple[str, str]:

@@ -31,3 +31,9 @@ class Envelope:
     is_lane_probe: bool = False
     is_active: bool = False
     """May end by itself soon, so that a drain waits for it."""
+
+
+def place_of(envelope: Envelope) -> dict[str, str | int]:
+    """Return where a record stood on the topic it was read from, for a log line."""
+    record = envelope.record
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

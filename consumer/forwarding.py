@@ -11,7 +11,7 @@ from functools import partial
 from consumer.core.headers import write_hop
 from consumer.core.record import Headers
 from consumer.core.retry import RetryPlan, Tier
-from consumer.envelope import Envelope
+from consumer.envelope import Envelope, place_of
 from consumer.ports import Clock, Forwarder, ForwardProblem
 from consumer.settlement import End, Settlement
 from consumer.telemetry import Metrics, Repeated, log
@@ -61,12 +61,15 @@ class Forwarding:
             was_unconfirmed=envelope.is_unconfirmed,
         )
         headers = write_hop(envelope.record.headers, hop, stage="deliver", reason=reason, status=status)
+        log.debug("event.retried", **place_of(envelope), app=envelope.app, tier=tier.label, reason=reason,
+                  status_code=status or 0, attempts=hop.attempts)  # fmt: skip
         self._hand(_Hand(envelope, tier.topic, headers, "retried", (reason, envelope.app or "unknown")))
 
     def hold(self, envelope: Envelope, *, reason: str) -> None:
         """Park *envelope* on the held topic; its attempts stay as they were."""
         hop = envelope.hop._replace(not_before_ms=0, was_unconfirmed=envelope.is_unconfirmed)
         headers = write_hop(envelope.record.headers, hop, stage="lane", reason=reason, status=None)
+        log.debug("event.held", **place_of(envelope), app=envelope.app, reason=reason)
         self._hand(_Hand(envelope, self._plan.held_topic, headers, "held", (envelope.app or "unknown",)))
 
     def dead_letter(self, envelope: Envelope, *, stage: str, reason: str, status: int | None = None) -> None:
@@ -79,6 +82,10 @@ class Forwarding:
         )
         headers = write_hop(envelope.record.headers, hop, stage=stage, reason=reason, status=status)
         labels = (reason, envelope.app or "unknown")
+        count = self._repeated.due(f"dead letter {reason}", self._clock.monotonic())
+        if count:
+            log.warning("event.dead_lettered", **place_of(envelope), app=labels[1], stage=stage, reason=reason,
+                        status_code=status or 0, attempts=hop.attempts, count=count)  # fmt: skip
         self._hand(_Hand(envelope, self._plan.dead_letter_topic, headers, "dead_lettered", labels))
 
     def _hand(self, hand: _Hand) -> None:

@@ -127,6 +127,7 @@ class Pipeline:
                 envelope.app = step.app
                 self._forwarding.hold(envelope, reason=step.reason)
             case SchemaNeeded():
+                self._metrics.schema_cache_misses.add(())
                 self._wait_for_schema(envelope, step.reference)
             case Prepared():  # handled above, on the path of every event
                 raise AssertionError

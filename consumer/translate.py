@@ -3,7 +3,7 @@
 No I/O and no waiting: what needs a schema says so. `kochava-consumer map` shows the same steps for one record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -74,6 +74,7 @@ class Translator:
         apps: Mapping[str, App],
         unknown_app: UnknownApp,
         rules: PayloadRules,
+        on_misfit: Callable[[MappingError], None],
     ) -> None:
         self._decoder = decoder
         self._mapping = mapping
@@ -82,6 +83,7 @@ class Translator:
         self._apps = apps
         self._unknown_app = unknown_app
         self._rules = rules
+        self._on_misfit = on_misfit
         self._compiled: dict[int, CompiledMapping | OtherType | Refused] = {}
 
     def translate(self, record: Record) -> Step:
@@ -128,8 +130,9 @@ class Translator:
             made: CompiledMapping | OtherType | Refused = compile_mapping(
                 self._mapping, self._decoder.parsed_schema(schema), event_id=self._event_id
             )
-        except MappingError:
+        except MappingError as error:
             # the schema came with the data: stopping would let one producer stop everybody; the flood guard bounds it
+            self._on_misfit(error)
             made = Refused("map", "mapping_does_not_fit_schema")
         self._compiled[schema] = made
         return made

@@ -485,7 +485,7 @@ class KafkaSource:
     def callback_failed(self, callback: str, error: Exception) -> None:
         """Note our own bug; the position is unknown now, so the process ends."""
         self._metrics.callback_errors.add((callback,))
-        log.error("callback.failed", callback=callback, error_type=type(error).__name__)
+        log.error("callback.failed", callback=callback, exc_info=error)
         if self._failure is None:
             self._failure = ConsumerError(f"the {callback} callback failed ({type(error).__name__}): this is a bug")
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from consumer.cli.options import config_option
-from consumer.errors import CheckFailedError
+from consumer.errors import CheckFailedError, MappingError
 
 if TYPE_CHECKING:
     from consumer.core.record import Record
@@ -52,7 +52,7 @@ def command(config: Path | None, record: str) -> None:
         clock = SystemClock()
         registry = make_registry(settings, clock)
         decoder = make_decoder(settings, clock, registry)
-        translator = make_translator(settings, decoder)
+        translator = make_translator(settings, decoder, _print_misfit)
         try:
             step = translator.translate(source)
             if isinstance(step, SchemaNeeded):
@@ -83,6 +83,11 @@ def command(config: Path | None, record: str) -> None:
             raise CheckFailedError(f"held: {step.reason}")
         case SchemaNeeded():
             raise CheckFailedError("the schema is still not here")
+
+
+def _print_misfit(error: MappingError) -> None:
+    for problem in error.problems:
+        click.echo(f"note: {problem}", err=True)
 
 
 def _fetch_record(settings: "Settings", address: str) -> "Record":

@@ -43,13 +43,13 @@ EVENTS: dict[str, LogEvent] = {
         "What was on its way has ended, or the deadline passed.", "partitions", "in_time", "duration_ms"
     ),
     "consumer.lost": _warning("Partitions were taken from us; nothing of ours is committed.", "partitions"),
-    "consumer.paused": _warning("Nothing is read for now, and why.", "partitions", "reason"),
+    "consumer.paused": _info("Nothing is read for now, and why.", "partitions", "reason"),
     "consumer.resumed": _info("Reading goes on.", "partitions"),
     "consumer.stalled": _warning(
         "One record holds a partition's commit position; it is not read further.", *_PLACE, "span", "in_flight"
     ),
     "consumer.failed": _error("The process ends because of this; 4 and the like are ExitCode's.", "exit_code"),
-    "offset.resolved": _info("A partition without a commit starts here, by this rule.", *_PLACE, "rule"),
+    "offset.resolved": _debug("A partition without a commit starts here, by this rule.", *_PLACE, "rule"),
     "offset.unresolved": _warning("The committed offsets cannot be read; asked again.", "reason"),
     "offset.commit_failed": _warning("A commit failed; the next one covers it.", "reason"),
     "event.dead_lettered": _warning(
@@ -80,14 +80,7 @@ EVENTS: dict[str, LogEvent] = {
     "lane.opened": _info("Kochava takes this app again.", "app", "waiting"),
     "schema.unavailable": _warning("A schema cannot be had; its records wait.", "schema", "reason", "count"),
     "schema.fetched": _info("A schema is here.", "schema"),
-    "schema.unknown": _warning(
-        "The registry says that there is no such schema; its records are dead letters.", "schema"
-    ),
-    "schema.refused": _warning(
-        "A schema that could crash or flood the decoder; its records are dead letters.",
-        "schema",
-        "reason",
-    ),
+    "mapping.misfit": _error("A schema lacks what the mapping asks for; its records are dead letters.", "problem"),
     "forward.failed": _warning(
         "A topic of ours takes no records; reading stops, they are tried again.", "topic", "reason", "count"
     ),

@@ -210,7 +210,6 @@ class Metrics(Collector):
             "kochava_callback_errors", "Bugs of ours inside the client's callbacks.", ["callback"],
             known=[("assign",), ("revoke",), ("lost",), ("commit",), ("stats",), ("error",)],
         )  # fmt: skip
-        self.schema_cache_hits = c("kochava_schema_cache_hits", "Records whose schema was here.")
         self.schema_cache_misses = c("kochava_schema_cache_misses", "Records that had to wait for their schema.")
         self.poll_loop = g("kochava_poll_loop_seconds_since_last", "Since the Kafka thread last went round.")
         self.event_loop_lag = g("kochava_event_loop_lag_seconds", "How late the event loop's last tick was.")
