@@ -52,6 +52,7 @@ def load_with_sources(config: Path | None, environ: Mapping[str, str]) -> Loaded
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
             _apply_variable(variable, environ[variable], tree, problems, sources)
+    tree.setdefault("kafka", {})  # so that each of its required keys is named
     settings = _judge(tree, problems)
     if settings is None or problems:
         raise SettingsError(list(dict.fromkeys(problems)))

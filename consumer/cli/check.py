@@ -9,10 +9,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from consumer.cli.options import config_option
+from consumer.cli.output import console
 from consumer.configuration import load
 from consumer.errors import CheckFailedError, ConsumerError
 from consumer.settings import Settings
@@ -46,7 +46,7 @@ def command(config: Path | None) -> None:
     table = Table("check", "seen", "what to do", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(finding.what, finding.seen, finding.fix or "-", style="red" if finding.fix else "green")
-    Console().print(table)
+    console().print(table)
     if failed := [finding.what for finding in findings if finding.fix]:
         raise CheckFailedError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
 

@@ -10,10 +10,10 @@ import click
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from rich.console import Console
 from rich.table import Table
 
 from consumer.cli.options import config_option
+from consumer.cli.output import console
 from consumer.configuration import load_with_sources
 from consumer.settings import SECRET_PROPERTIES, Settings
 
@@ -74,7 +74,7 @@ def command(config: Path | None, *, as_json: bool, example: bool, markdown: bool
     table = Table("key", "value", "from", box=None, pad_edge=False)
     for key, value, source in rows:
         table.add_row(key, json.dumps(value), source, style="dim" if source == "default" else None)
-    Console().print(table)
+    console().print(table)
 
 
 def effective(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

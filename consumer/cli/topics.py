@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from consumer.cli.options import config_option
+from consumer.cli.output import console
 from consumer.errors import CheckFailedError
 
 
@@ -29,7 +29,7 @@ def command(config: Path | None, *, create: bool, partitions: int | None, replic
     from consumer.core.topic_plan import missing, review  # noqa: PLC0415
 
     settings = load(config, os.environ)
-    console = Console()
+    out = console()
     plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
     admin = KafkaAdmin(admin_conf(settings, "kochava-consumer"), settings.kafka.group_id)
     names = [*settings.kafka.topics, *plan.topics]
@@ -41,7 +41,7 @@ def command(config: Path | None, *, create: bool, partitions: int | None, replic
         if failed:
             raise CheckFailedError("\n".join(f"cannot create {name}: {problem}" for name, problem in failed.items()))
         for new in wanted:
-            console.print(f"created {new.name}: {new.partitions} partitions, {new.replication} replicas")
+            out.print(f"created {new.name}: {new.partitions} partitions, {new.replication} replicas")
     lines = review(
         plan,
         settings.kafka.topics,
@@ -62,7 +62,7 @@ def command(config: Path | None, *, create: bool, partitions: int | None, replic
             state,
             style="red" if line.problems else None,
         )  # fmt: skip
-    console.print(table)
+    out.print(table)
     if wrong := [line.name for line in lines if line.problems]:
         raise CheckFailedError(f"{len(wrong)} of {len(lines)} topics are not as they must be: {', '.join(wrong)}")
 
