@@ -117,7 +117,7 @@ def test_a_refused_app_is_held_alone_and_released(setup: Setup, kochava: Sandbox
         wait_until(lambda: len(kochava.accepted()) == 800, "the other apps are delivered")
         wait_until(lambda: len(setup.kafka.read_all(setup.held)) >= 300, "most of this one's are held")
         assert consumer.metric("kochava_lane_closed") == 4
-        assert consumer.probe("/readyz")[0] == 200
+        wait_until(lambda: consumer.probe("/readyz")[0] == 200, "it stays ready")
         kochava.set_rules()
         wait_until(lambda: kochava.accepted() == {event_id for event_id, _ in made}, "the held ones go out, too")
         wait_until(lambda: consumer.metric("kochava_events_in_flight") == 0, "all are settled")

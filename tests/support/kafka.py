@@ -131,7 +131,7 @@ class RealKafka:
             "log.cleaner.backoff.ms": 200,
         }
         self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
         subprocess.run(
             [
                 *JAVA,
