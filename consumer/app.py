@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -38,8 +38,9 @@ from consumer.core.payload import PayloadRules, StrictAuth
 from consumer.core.retry import RetryPlan
 from consumer.core.schema_guard import SchemaText
 from consumer.core.wire_format import Configured, SchemaReference
-from consumer.delivery import TICK_S, Delivery, DeliveryPolicy
-from consumer.errors import ConsumerError, ExitCode, MappingError
+from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
+from consumer.envelope import Envelope
+from consumer.errors import ConsumerError, ExitCode, KafkaFatalError, MappingError
 from consumer.forwarding import Forwarding
 from consumer.health import Health
 from consumer.pipeline import Pipeline
@@ -247,6 +248,7 @@ class Member:
             clock=self._clock,
             random=Random(),  # noqa: S311 - jitter
             resume=self._resume,
+            requeue=self._requeue,
             sweep_held=self._sweep_held,
         )
         self._pipeline = Pipeline(
@@ -296,7 +298,8 @@ class Member:
     def _make_forwarder(self) -> Forwarder:
         if self._is_shadow:
             return ShadowForwarder(self._loop)
-        return KafkaForwarder({**producer_conf(self._settings, self._client_id), "logger": kafka_logger()}, self._loop)
+        conf = {**producer_conf(self._settings, self._client_id), "logger": kafka_logger()}
+        return KafkaForwarder(conf, self._loop, self._producer_failed)
 
     def _make_source(self, plan: RetryPlan, topics: Sequence[str]) -> KafkaSource:
         kafka = self._settings.kafka
@@ -343,6 +346,9 @@ class Member:
     def _resume(self) -> None:
         self._pipeline.pump()
 
+    def _requeue(self, envelopes: Iterable[Envelope]) -> None:
+        self._pipeline.requeue(envelopes)
+
     # -- running
 
     async def run(self) -> None:
@@ -352,6 +358,7 @@ class Member:
             ConsumerError: what ended it, if a signal did not.
         """
         self._watch()
+        self._loop.set_exception_handler(self._on_bug)
         admin = AdminServer(self._settings.admin.listen, self._health, self._metrics, self._clock)
         await admin.start()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -364,6 +371,7 @@ class Member:
         gc.freeze()  # what the start made lives as long as the process
         gc.set_threshold(*GC_THRESHOLD)
         ticking = self._loop.create_task(self._tick())
+        ticking.add_done_callback(raise_bug)
         try:
             await self._ended
         finally:
@@ -386,6 +394,26 @@ class Member:
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends the process with it
             failure = error
         self._loop.call_soon_threadsafe(self._has_ended, failure)
+
+    def _producer_failed(self, reason: str) -> None:
+        """Only a new process has a producer that works: what it didn't take is read again."""
+        self._fail(KafkaFatalError(f"the producer to our own topics cannot go on ({reason}): restart the process"))
+
+    def _on_bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Nobody caught this on the event loop. A record may hang because of it, so the process ends."""
+        error = context.get("exception")
+        if error is None or isinstance(error, OSError):  # the loop's own remarks, and broken connections
+            log.warning("library.log", logger="asyncio", place=type(error).__name__, count=1)
+            return
+        log.error("exception.uncaught", where="event loop", exc_info=error)
+        self._fail(error)
+
+    def _fail(self, failure: BaseException) -> None:
+        """End the process in an orderly way, because of *failure*."""
+        self._failure = self._failure or failure
+        self._watchdog.start(failure.exit_code if isinstance(failure, ConsumerError) else ExitCode.BUG)
+        for source in self._sources:
+            source.stop()
 
     def _has_ended(self, failure: BaseException | None) -> None:
         """One reader has ended: so does the other, and with both the process."""

@@ -6,7 +6,7 @@ coroutine per record, driven by tenacity. Two gates stand before the wire: the e
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -74,10 +74,11 @@ class Delivery:
         clock: Clock,
         random: Random,
         resume: Callable[[], None],
+        requeue: Callable[[Iterable[Envelope]], None],
         sweep_held: Callable[[int | None], None],
     ) -> None:
         # switched_off: lanes that settings close and nothing probes. resume: records that wait elsewhere may be
-        # offered again. sweep_held: the source shall read the held topic, all of it or about so many records.
+        # offered again; requeue: these may. sweep_held: the source shall read the held topic, all or about so many.
         self._transport = transport
         self.breaker = breaker
         self._lane_policy = lane_policy
@@ -90,6 +91,7 @@ class Delivery:
         self._clock = clock
         self._random = random
         self._resume = resume
+        self._requeue = requeue
         self._sweep_held = sweep_held
         self._tries: dict[asyncio.Task[None], Envelope] = {}
         self._clearances: deque[tuple[asyncio.Future[bool], Envelope]] = deque()
@@ -178,9 +180,13 @@ class Delivery:
         elif isinstance(outcome, Retryable | Unconfirmed) or _is_endpoint(outcome):
             task = asyncio.get_running_loop().create_task(self._persist(envelope, outcome))
             self._tries[task] = envelope
-            task.add_done_callback(self._tries.pop)
+            task.add_done_callback(self._try_ended)
         else:
             self._finish(envelope, outcome)
+
+    def _try_ended(self, task: asyncio.Task[None]) -> None:
+        del self._tries[task]
+        raise_bug(task)
 
     def _delivered(self, envelope: Envelope) -> None:
         self._settlement.end(envelope, "delivered", (envelope.record.topic, envelope.event, envelope.app))
@@ -265,7 +271,12 @@ class Delivery:
         since = self._clock.monotonic()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._clearances.append((future, envelope))
-        is_probe = await future
+        try:
+            is_probe = await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.result():
+                self.breaker.probes.put_back()  # let through and ended in the same moment: no answer will come
+            raise
         budget.ends_at += self._clock.monotonic() - since
         self._settlement.activate(envelope)
         return is_probe
@@ -349,8 +360,7 @@ class Delivery:
 
     def _release_waiting(self, lane: Lane[Envelope]) -> None:
         waiting, lane.waiting = lane.waiting, deque()
-        for _, envelope in waiting:
-            self.admit(envelope, is_probe=False)
+        self._requeue(envelope for _, envelope in waiting)
 
     def tick(self) -> None:
         """Look at everything that waits for a time: call it every `TICK_S`."""
@@ -364,15 +374,15 @@ class Delivery:
     def _tick_lane(self, lane: Lane[Envelope], now: float) -> None:
         while lane.waiting and lane.waiting[0][0] <= now:
             _, envelope = lane.waiting.popleft()
-            if lane.probes.is_out or now < lane.probes.due_at:
+            if self.breaker.is_open or lane.probes.is_out or now < lane.probes.due_at:
                 self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
             else:
-                self.admit(envelope, is_probe=False)
+                self._requeue([envelope])
+                return
         if lane.is_switched_off or lane.probes.is_out or now < lane.probes.due_at or self.breaker.is_open:
             return
         if lane.waiting:
-            _, envelope = lane.waiting.popleft()
-            self.admit(envelope, is_probe=False)
+            self._requeue([lane.waiting.popleft()[1]])
         else:
             self._sweep_held(self._lane_policy.waiting_records)
 
@@ -396,6 +406,12 @@ class Delivery:
         for task, envelope in self._tries.items():
             if envelope.assignment in assignments:
                 task.cancel()
+
+
+def raise_bug(task: asyncio.Task[None]) -> None:
+    """Let an exception of *task* reach the event loop's handler at once: it is a bug of ours, and ends the process."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
 
 
 def _is_endpoint(outcome: Outcome) -> bool:

@@ -6,12 +6,12 @@ are sent beside those of other batches, and each settles by itself.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from consumer.core.assignment import Assignment
 from consumer.core.headers import read_hop
 from consumer.core.record import Record
-from consumer.delivery import Delivery
+from consumer.delivery import Delivery, raise_bug
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
 from consumer.ports import Clock, Decoder, SchemaNeeded
@@ -89,6 +89,11 @@ class Pipeline:
             self._settlement.close_reading("breaker")
         self.pump()
 
+    def requeue(self, envelopes: Iterable[Envelope]) -> None:
+        """Start records again that waited for their app's lane."""
+        self._ready.extend(envelopes)
+        asyncio.get_running_loop().call_soon(self.pump)
+
     def pump(self) -> None:
         """Start waiting records while there are connections for them."""
         ready = self._ready
@@ -144,6 +149,7 @@ class Pipeline:
             task = asyncio.get_running_loop().create_task(self._fetch(reference))
             self._fetches.add(task)
             task.add_done_callback(self._fetches.discard)
+            task.add_done_callback(raise_bug)
 
     async def _fetch(self, reference: object) -> None:
         await self._decoder.fetch(reference)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.core.record import Headers, Record
 from consumer.ports import ForwardProblem
@@ -23,9 +23,11 @@ Reported = Callable[[ForwardProblem | None], None]
 class KafkaForwarder:
     """Produces with the bytes unchanged and reports what the broker said."""
 
-    def __init__(self, conf: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, conf: dict[str, Any], loop: asyncio.AbstractEventLoop, failed: Callable[[str], None]) -> None:
+        """Make the producer; *failed* is called with the reason when it can never work again."""
         self._producer = Producer(conf)
         self._loop = loop
+        self._failed = failed
         self._outstanding = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,11 +49,13 @@ class KafkaForwarder:
         except BufferError:  # the local queue is full: back-pressure, to be tried again
             self._loop.call_soon(self._report, reported, ForwardProblem("_QUEUE_FULL"))
         except KafkaException as error:
-            self._loop.call_soon(self._report, reported, ForwardProblem(error.args[0].name()))
+            self._delivered(reported, error.args[0], None)
         self._arm()
 
     def _delivered(self, reported: Reported, error: Any, _message: object) -> None:
         # runs inside poll: an exception here would surface from it, so it is only noted
+        if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):  # noqa: SLF001 - its own name
+            self._loop.call_soon(self._failed, error.name())
         self._loop.call_soon(self._report, reported, ForwardProblem(error.name()) if error is not None else None)
 
     def _report(self, reported: Reported, problem: ForwardProblem | None) -> None:

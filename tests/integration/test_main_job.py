@@ -339,7 +339,9 @@ def test_both_transports(setup: Setup, kochava: SandboxProcess, transport: str) 
     setup.create_topics()
     made = events(300)
     setup.kafka.produce(setup.topic, values(made))
-    with setup.consumer(KOCHAVA_CONSUMER_DELIVERY__TRANSPORT=transport) as consumer:
+    # few connections: httpx looks at all of them for each request
+    environment = {"KOCHAVA_CONSUMER_DELIVERY__TRANSPORT": transport, "KOCHAVA_CONSUMER_DELIVERY__CONNECTIONS": "8"}
+    with setup.consumer(**environment) as consumer:
         wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
         assert consumer.terminate() == 0
     assert kochava.duplicates() == 0

@@ -6,7 +6,7 @@ since the loop's clock is the manual one.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,6 +19,7 @@ from consumer.core.outcome import Answer, Fault
 from consumer.core.record import Headers, Partition, Record
 from consumer.core.retry import RetryPlan
 from consumer.delivery import Delivery, DeliveryPolicy
+from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
 from consumer.pipeline import Pipeline
 from consumer.ports import Answered, ForwardProblem, Request, SchemaNeeded
@@ -144,7 +145,7 @@ class Rig:
             transport=self.transport, breaker=Breaker(self.breaker), lane_policy=self.lane,
             switched_off=self.switched_off, forwarding=self.forwarding, settlement=self.settlement,
             policy=DeliveryPolicy(), metrics=self.metrics, clock=self.clock, random=Random(1),
-            resume=self._resume, sweep_held=self.sweeps.append,
+            resume=self._resume, requeue=self._requeue, sweep_held=self.sweeps.append,
         )  # fmt: skip
         self.pipeline = Pipeline(
             decoder=self.decoder, translator=self.translator, delivery=self.delivery, forwarding=self.forwarding,
@@ -154,6 +155,9 @@ class Rig:
 
     def _resume(self) -> None:
         self.pipeline.pump()
+
+    def _requeue(self, envelopes: Iterable[Envelope]) -> None:
+        self.pipeline.requeue(envelopes)
 
     def _publish(self, positions: Positions) -> None:
         self.published.update({assignment.partition: offset for assignment, offset in positions})

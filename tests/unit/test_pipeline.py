@@ -261,6 +261,24 @@ def test_a_changed_success_body_cannot_send_everything_again() -> None:
     on_the_bench(run)
 
 
+def test_a_probe_that_ends_in_the_moment_it_is_let_through_makes_room_for_another() -> None:
+    async def run(rig: Rig) -> None:
+        goes, stays = rig.assign(number=0), rig.assign(number=1)
+        rig.read(goes, "game:a")
+        rig.read(stays, "game:b")
+        await rig.answer(Answer(404))
+        await rig.answer(Answer(404))
+        rig.loop.now += 2
+        rig.pipeline.tick()  # the first one is let through ...
+        rig.pipeline.fence([goes], reason="lost")  # ... and its partition goes before it could ask
+        await rig.advance(0.5)
+        assert rig.transport.sent == ["game:a", "game:b", "game:b"]
+        await rig.answer(OK)
+        assert rig.count("events_delivered") == 1
+
+    on_the_bench(run)
+
+
 # -- I7: lanes
 
 
