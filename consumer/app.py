@@ -9,12 +9,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
 from consumer.adapters.admin_server import AdminServer
-from consumer.adapters.avro_decoder import AvroDecoder, parse
 from consumer.adapters.clock import SystemClock
 from consumer.adapters.fast_transport import FastTransport
 from consumer.adapters.httpx_transport import HttpxTransport
@@ -22,9 +21,6 @@ from consumer.adapters.kafka_config import consumer_conf, producer_conf
 from consumer.adapters.kafka_forwarder import KafkaForwarder
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
-from consumer.adapters.mapping_file import load as load_mapping
-from consumer.adapters.schema_directory import SchemaDirectory, builtin_schemas, read_schema_file
-from consumer.adapters.schema_source import SchemaRegistry
 from consumer.adapters.shadow import ShadowForwarder, ShadowTransport
 from consumer.adapters.tls import client_context
 from consumer.core.assignment import Assignment
@@ -32,24 +28,20 @@ from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
-from consumer.core.mapping import MappingSpec, compile_mapping
 from consumer.core.parking import Parking
-from consumer.core.payload import PayloadRules, StrictAuth
 from consumer.core.retry import RetryPlan
-from consumer.core.schema_guard import SchemaText
-from consumer.core.wire_format import Configured, SchemaReference
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
 from consumer.envelope import Envelope
-from consumer.errors import ConsumerError, ExitCode, KafkaFatalError, MappingError
+from consumer.errors import ConsumerError, ExitCode, KafkaFatalError
 from consumer.forwarding import Forwarding
 from consumer.health import Health
+from consumer.parts import app_key, make_decoder, make_registry, make_translator, tell_misfit
 from consumer.pipeline import Pipeline
-from consumer.ports import Clock, Forwarder, Transport
+from consumer.ports import Forwarder, Transport
 from consumer.rebalance import Rebalance
-from consumer.settings import App as AppSettings, Settings
+from consumer.settings import Settings
 from consumer.settlement import Positions, Settlement
-from consumer.telemetry import Metrics, Progress, Repeated, configure_logging, kafka_logger, log, scrub_uncaught
-from consumer.translate import App, Translator
+from consumer.telemetry import Metrics, Progress, configure_logging, kafka_logger, log, scrub_uncaught
 from consumer.watchdog import Watchdog
 
 try:
@@ -76,112 +68,6 @@ def run(settings: Settings, *, shadow: bool = False) -> None:
         runner.run(Member(settings, asyncio.Runner.get_loop(runner), shadow=shadow).run())
 
 
-def make_registry(settings: Settings, clock: Clock) -> SchemaRegistry | None:
-    """Build the registry client, if settings name a registry."""
-    schemas = settings.schemas
-    if schemas.registry_url is None:
-        return None
-    basic = None
-    if schemas.registry_username is not None and schemas.registry_password is not None:
-        basic = (schemas.registry_username, schemas.registry_password.get_secret_value())
-    repeated = Repeated()
-
-    def on_state(reference: object, available: bool, reason: str) -> None:
-        if available:
-            log.info("schema.fetched", schema=str(reference))
-        elif count := repeated.due(f"{reference} {reason}", clock.monotonic()):
-            log.warning("schema.unavailable", schema=str(reference), reason=reason, count=count)
-
-    return SchemaRegistry(
-        schemas.registry_url,
-        clock=clock,
-        on_state=on_state,
-        basic=basic,
-        bearer=schemas.registry_token.get_secret_value() if schemas.registry_token else None,
-        tls=client_context(schemas.ca_file) if schemas.registry_url.startswith("https:") else None,
-        timeout_s=schemas.request_timeout_s,
-        confirm_s=schemas.unknown_id_confirm_s,
-        max_answer_bytes=schemas.max_schema_bytes,
-    )
-
-
-def known_schemas(settings: Settings) -> Mapping[SchemaReference, SchemaText]:
-    """Read the schemas that need no registry. Beside a registry, numbers are the registry's alone."""
-    schemas = settings.schemas
-    if schemas.plain is not None:
-        return {Configured(): read_schema_file(schemas.plain)}
-    directory = SchemaDirectory(schemas.directory or builtin_schemas())
-    return directory.references if schemas.registry_url is None else directory.by_fingerprint
-
-
-def make_decoder(settings: Settings, clock: Clock, registry: SchemaRegistry | None) -> AvroDecoder:
-    """Build the decoder that *settings* describe; `map` and `check` use it, too."""
-    return AvroDecoder(
-        settings.schemas.wire,
-        clock=clock,
-        known=known_schemas(settings),
-        source=registry,
-        max_record_bytes=settings.schemas.max_record_bytes,
-        max_schemas=settings.schemas.cache_schemas,
-    )
-
-
-def load_spec(settings: Settings) -> MappingSpec:
-    """Read the mapping, and hold it against every schema that is known without a registry.
-
-    Raises:
-        MappingError: with every path that a schema doesn't have.
-    """
-    spec = load_mapping(settings.mapping.file)
-    if settings.schemas.registry_url is None:
-        for text in known_schemas(settings).values():
-            parsed: Any = parse(text)[0]
-            for schema in parsed if isinstance(parsed, list) else [parsed]:
-                if isinstance(schema, dict):
-                    compile_mapping(spec, schema, event_id=settings.mapping.event_id)
-    return spec
-
-
-def make_translator(settings: Settings, decoder: AvroDecoder, on_misfit: Callable[[MappingError], None]) -> Translator:
-    """Build the translator; the mapping is read here, and compiled when a schema is first seen."""
-    kochava = settings.kochava
-    return Translator(
-        decoder=decoder,
-        mapping=load_spec(settings),
-        on_misfit=on_misfit,
-        event_id=settings.mapping.event_id,
-        other_types=settings.mapping.other_types,
-        apps={_app_key(key): App(app.guid, enabled=app.enabled, auth=_auth(app)) for key, app in kochava.apps.items()},
-        unknown_app=kochava.unknown_app,
-        rules=PayloadRules(
-            require_device_id=kochava.require_device_id,
-            device_ver=kochava.device_ver,
-            device_ua=kochava.device_ua,
-            usertime=kochava.usertime,
-            reserved_keys=kochava.reserved_keys,
-            max_event_keys=kochava.max_event_keys,
-            default_currency=kochava.default_currency,
-        ),
-    )
-
-
-def _tell_misfit(error: MappingError) -> None:
-    for problem in error.problems:  # names of fields and of our own file, nothing of an event
-        log.error("mapping.misfit", problem=problem)
-
-
-def _app_key(key: str) -> str:
-    """Platforms are compared in lower case."""
-    app, slash, platform = key.rpartition("/")
-    return f"{app}/{platform.lower()}" if slash else key
-
-
-def _auth(app: AppSettings) -> StrictAuth | None:
-    if app.api_key is None or app.app_secret is None:
-        return None
-    return StrictAuth(app.api_key.get_secret_value(), app.app_secret.get_secret_value())
-
-
 class Member:
     """One group member: its objects, and the order in which they start and end."""
 
@@ -202,7 +88,7 @@ class Member:
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
         self._registry = make_registry(settings, self._clock)
         self._decoder = make_decoder(settings, self._clock, self._registry)
-        self._translator = make_translator(settings, self._decoder, _tell_misfit)
+        self._translator = make_translator(settings, self._decoder, tell_misfit)
         self._transport = self._make_transport()
         self._forwarder = self._make_forwarder()
         self._events = self._make_source(plan, settings.kafka.topics)
@@ -233,7 +119,7 @@ class Member:
                 settings.lane.probe_initial_s,
                 settings.lane.probe_max_s,
             ),
-            switched_off=frozenset(_app_key(key) for key, app in settings.kochava.apps.items() if not app.enabled),
+            switched_off=frozenset(app_key(key) for key, app in settings.kochava.apps.items() if not app.enabled),
             forwarding=forwarding,
             settlement=settlement,
             policy=DeliveryPolicy(

@@ -79,7 +79,7 @@ def _check_registry(settings: Settings) -> Iterator[Finding]:
 
 async def _ask_registry(settings: Settings) -> str | None:
     from consumer.adapters.clock import SystemClock  # noqa: PLC0415
-    from consumer.app import make_registry  # noqa: PLC0415
+    from consumer.parts import make_registry  # noqa: PLC0415
 
     registry = make_registry(settings, SystemClock())
     assert registry is not None
@@ -91,7 +91,7 @@ async def _ask_registry(settings: Settings) -> str | None:
 
 def _check_mapping(settings: Settings) -> Iterator[Finding]:
     """Hold the mapping against every schema that is known without a registry."""
-    from consumer.app import known_schemas, load_spec  # noqa: PLC0415
+    from consumer.parts import known_schemas, load_spec  # noqa: PLC0415
 
     load_spec(settings)
     if settings.schemas.registry_url is not None:

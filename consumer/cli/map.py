@@ -33,9 +33,9 @@ def command(config: Path | None, record: str) -> None:
     The output holds what the record holds, device ids included. Exits with 5 if the record would not be sent.
     """
     from consumer.adapters.clock import SystemClock  # noqa: PLC0415 - `--help` must be quick
-    from consumer.app import make_decoder, make_registry, make_translator  # noqa: PLC0415
     from consumer.configuration import load  # noqa: PLC0415
     from consumer.core.record import Record  # noqa: PLC0415
+    from consumer.parts import make_decoder, make_registry, make_translator  # noqa: PLC0415
     from consumer.ports import SchemaNeeded  # noqa: PLC0415
     from consumer.translate import Filtered, Held, Prepared, Refused, Step  # noqa: PLC0415
 
