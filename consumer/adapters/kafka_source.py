@@ -469,6 +469,8 @@ class KafkaSource:
     @_never_raising("stats")
     def _on_stats(self, text: str) -> None:
         stats = orjson.loads(text)
+        if self._conf["group.protocol"] == "consumer" and stats.get("cgrp", {}).get("state") == "up":
+            self.has_joined = True  # KIP-848 doesn't call on_assign for a member that gets nothing
         for topic, of_topic in stats["topics"].items():
             for of_partition in of_topic["partitions"].values():
                 partition = Partition(topic, of_partition["partition"])

@@ -79,7 +79,7 @@ def test_members_come_and_go_without_loss_and_without_duplicates(
         wait_until(lambda: len(kochava.accepted()) > 500, "the first member works")
         with setup.consumer("second") as second:
             feed_some(3000)
-            wait_until(lambda: second.metric("kochava_assigned_partitions", topic=setup.topic) > 0, "it has joined")
+            wait_until(lambda: second.metric("kochava_assigned_partitions", topic=setup.topic) == 3, "it has half")
             feed_some(3000)
             wait_until(lambda: second.metric("kochava_events_delivered_total") > 100, "it works, too")
             assert first.terminate() == 0
@@ -87,6 +87,17 @@ def test_members_come_and_go_without_loss_and_without_duplicates(
             assert second.terminate() == 0
     assert kochava.duplicates() == 0
     assert position(setup) == 9000
+
+
+def test_a_spare_member_without_partitions_is_ready(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
+    """Else its pod would be restarted for ever, and every restart is a rebalance."""
+    setup.create_topics(partitions=1)
+    with setup.consumer("first") as first, setup.consumer("second") as second, setup.consumer("third") as third:
+        for member in (first, second, third):
+            wait_until(lambda member=member: member.probe("/readyz")[0] == 200, "it is ready, with or without work")
+        made = events(50)
+        setup.kafka.produce(setup.topic, values(made))
+        wait_until(lambda: kochava.accepted() == ids(made), "one of them does the work")
 
 
 def test_one_slow_event_delays_nobody_and_holds_its_commit_position(setup: Setup, kochava: SandboxProcess) -> None:
