@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -29,6 +30,7 @@ from consumer.core.budget import InFlightBudget
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
 from consumer.core.parking import Parking
+from consumer.core.record import Record
 from consumer.core.retry import RetryPlan
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
 from consumer.envelope import Envelope
@@ -213,7 +215,19 @@ class Member:
             metrics=self._metrics,
             clock=self._clock,
             ending=self._watchdog.start,
+            first_start=partial(self._call_on_loop, self._leave_a_mark, plan.held_topic),
         )
+
+    def _call_on_loop(self, callback: Callable[[str], None], argument: str) -> None:
+        self._loop.call_soon_threadsafe(callback, argument)
+
+    def _leave_a_mark(self, topic: str) -> None:
+        """Put a tombstone on the held topic: by it a group is recognised that the broker has forgotten.
+
+        Even if no record ever fails, and long after it has expired: what counts is that the topic had one.
+        """
+        headers = (("kochava-stage", b"first-start"),)
+        self._forwarder.forward(topic, Record(topic, 0, 0, -1, None, None), headers, lambda _: None)
 
     # -- between the two sides
 

@@ -6,7 +6,7 @@ Called on the Kafka thread, inside on_assign. An error is never read as "no offs
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -18,6 +18,16 @@ T = TypeVar("T")
 
 CALL_S = 10.0
 """One request's time; the whole resolution has a budget of its own."""
+
+
+class Starts(NamedTuple):
+    """Partitions with numeric offsets."""
+
+    partitions: list[TopicPartition]
+    is_fresh: bool
+    """Some had no commit before: the start that was resolved must be committed before anything is read."""
+    is_new_group: bool
+    """None of all had one, and there is no trace of an earlier life: this is the group's first start."""
 
 
 class StartPositions:
@@ -49,8 +59,8 @@ class StartPositions:
         self._clock = clock
         self._pause = pause
 
-    def resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
-        """Return *partitions* with numeric offsets, and whether any of them had no commit before.
+    def resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Starts:
+        """Return where each of *partitions* starts.
 
         Raises:
             OffsetsLostError: our topics have records and the group has no commit at all.
@@ -59,8 +69,7 @@ class StartPositions:
         deadline = self._clock.monotonic() + self._budget_s
         committed = self._patiently(deadline, lambda: _committed(consumer, partitions))
         is_fresh = any(at.offset < 0 for at in committed)
-        if is_fresh:
-            self._patiently(deadline, partial(self._refuse_if_forgotten, consumer))
+        is_new_group = is_fresh and self._patiently(deadline, partial(self._is_new_group, consumer))
         applies: dict[str, bool] = {}
         resolved: list[TopicPartition] = []
         for at in committed:
@@ -73,12 +82,12 @@ class StartPositions:
                 rule = str(self._start) if applies[at.topic] else "low watermark"
                 log.debug("offset.resolved", topic=at.topic, partition=at.partition, offset=at.offset, rule=rule)
             resolved.append(TopicPartition(at.topic, at.partition, at.offset))
-        return resolved, is_fresh
+        return Starts(resolved, is_fresh, is_new_group)
 
-    def _refuse_if_forgotten(self, consumer: Consumer) -> None:
-        """Tell a new group from one whose commits the broker has dropped: ours have records of the latter."""
+    def _is_new_group(self, consumer: Consumer) -> bool:
+        """Tell a new group from one whose commits the broker has dropped: our topics have records of the latter."""
         if not _has_no_commit(consumer, (*self._source_topics, *self._our_topics)):
-            return
+            return False
         ours = _all_partitions(consumer, self._our_topics)
         if any(consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)[1] > 0 for at in ours):
             raise OffsetsLostError(
@@ -88,6 +97,7 @@ class StartPositions:
                 f"kafka-consumer-groups --group {self._group_id} --topic {self._source_topics[0]} --reset-offsets "
                 "--to-datetime ... --execute, and --to-earliest for the retry and held topics; then start again."
             )
+        return True
 
     def _first(self, consumer: Consumer, at: TopicPartition, start_applies: bool) -> int:
         low, high = consumer.get_watermark_offsets(TopicPartition(at.topic, at.partition), timeout=CALL_S, cached=False)

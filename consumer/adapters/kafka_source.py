@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.adapters.kafka_positions import StartPositions
+from consumer.adapters.kafka_positions import StartPositions, Starts
 from consumer.adapters.kafka_record import to_record
 from consumer.core.assignment import Assignment
 from consumer.core.budget import InFlightBudget
@@ -90,6 +90,7 @@ class KafkaSource:
         metrics: Metrics,
         clock: Clock,
         ending: Callable[[], None],
+        first_start: Callable[[], None],
     ) -> None:
         self._conf = conf
         self._policy = policy
@@ -100,6 +101,7 @@ class KafkaSource:
         self._metrics = metrics
         self._clock = clock
         self._ending = ending
+        self._first_start = first_start
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._room = threading.Event()
         self._stopping = False
@@ -114,6 +116,7 @@ class KafkaSource:
         self._has_fresh_starts = False
         """Starts that were resolved are not committed yet. Until then nothing is read: a record of ours on a retry
         topic, and no commit, is how a group is recognised that the broker has forgotten."""
+        self._is_first_start = False
         self._kept: list[Message] = []
         self._sweep_interval_s = policy.held_sweep_s
         self._next_sweep = 0.0
@@ -204,6 +207,9 @@ class KafkaSource:
             command()
         if self._has_fresh_starts and self._commit():
             self._has_fresh_starts = False
+            if self._is_first_start:  # its mark comes after its commit, or another member would think it forgotten
+                self._is_first_start = False
+                self._first_start()
             kept, self._kept = self._kept, []
             self._hand_over(kept)
 
@@ -398,7 +404,8 @@ class KafkaSource:
     @_never_raising("assign")
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            starts, is_fresh = self._positions.resolve(consumer, partitions) if partitions else ([], False)
+            nothing = Starts([], is_fresh=False, is_new_group=False)
+            starts, is_fresh, is_new = self._positions.resolve(consumer, partitions) if partitions else nothing
             assignments = [
                 Assignment(Partition(at.topic, at.partition), next(self._epochs), at.offset) for at in starts
             ]
@@ -407,6 +414,7 @@ class KafkaSource:
             for assignment in assignments:
                 self._own(assignment)
             self._has_fresh_starts = self._has_fresh_starts or is_fresh
+            self._is_first_start = self._is_first_start or is_new
             self._metrics.rebalances.add(("assign",))
             self.has_joined = True
             log.info("consumer.assigned", partitions=len(starts), owned=len(self._owned))

@@ -38,7 +38,7 @@ def test_every_event_is_delivered_once_and_committed(
         wait_until(lambda: consumer.metric("kochava_events_in_flight") == 0, "all are settled")
         wait_until(lambda: consumer.probe("/readyz")[0] == 200, "it is ready")
         assert consumer.probe("/livez")[0] == consumer.probe("/startupz")[0] == 200
-        assert consumer.metric("kochava_events_consumed_total") == 2000
+        assert consumer.metric("kochava_events_consumed_total", topic=setup.topic) == 2000
         assert consumer.metric("kochava_events_delivered_total") == 2000
         assert consumer.terminate() == 0
     assert kochava.duplicates() == 0
@@ -236,6 +236,22 @@ def test_a_group_that_the_broker_forgot_is_refused(setup: Setup, kochava: Sandbo
         assert again.wait() == 4
         assert "kafka-consumer-groups" in again.text()
     assert kochava.requests == 5
+
+
+def test_a_forgotten_group_that_never_failed_is_refused_too(setup: Setup, kochava: SandboxProcess) -> None:
+    """With start = "latest" it would skip everything of the meantime."""
+    setup.start = "latest"
+    setup.create_topics()
+    with setup.consumer() as consumer:
+        wait_until(lambda: setup.kafka.read_all(setup.held), "a new group leaves its mark")
+        wait_until(lambda: consumer.probe("/readyz")[0] == 200, "it is ready")
+        assert consumer.terminate() == 0
+    setup.kafka.delete_group(setup.group)
+    setup.kafka.produce(setup.topic, values(events(5)))
+    with setup.consumer("again") as again:
+        assert again.wait() == 4
+        assert "kafka-consumer-groups" in again.text()
+    assert kochava.requests == 0
 
 
 def test_out_of_range_stops_and_explains(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
