@@ -196,7 +196,10 @@ class KafkaSource:
         first = self._consumer.poll(self._policy.batch_max_wait_s)
         if first is None:
             return []
-        return [first, *self._consumer.consume(most - 1, 0)] if most > 1 else [first]
+        owner = self._owned.get(_partition(first))
+        rest = self._consumer.consume(most - 1, 0) if most > 1 else []
+        # a rebalance in between would hand it to an assignment that hasn't read what stands before it
+        return [first, *rest] if self._owned.get(_partition(first)) is owner else rest
 
     def _obey(self) -> None:
         while True:
@@ -327,13 +330,14 @@ class KafkaSource:
         elif now < self._next_asked_sweep:  # a closed lane asks at every tick
             return
         self._next_asked_sweep = now + 1.0
-        self._sweep(limit)
+        self._sweep(limit, extend=limit is None)
 
-    def _sweep(self, limit: int | None) -> bool:
-        """Start to read the held partitions that wait."""
+    def _sweep(self, limit: int | None, *, extend: bool = False) -> bool:
+        """Start to read the held partitions that wait; *extend* what is being read to what is there now."""
         started = []
-        for partition, parked in [*self._parking.parked.items()]:
-            if parked.until_ms is not None:
+        for partition in [at for at in self._owned if at.topic == self._parking.plan.held_topic]:
+            position = self._parking.held_position(partition)
+            if position is None and not extend:
                 continue
             at = TopicPartition(partition.topic, partition.number)
             try:
@@ -341,7 +345,7 @@ class KafkaSource:
             except KafkaException as error:
                 self._note_error(error.args[0])
                 return False
-            end = high if limit is None else min(high, parked.offset + limit)
+            end = high if limit is None or position is None else min(high, position + limit)
             if self._parking.sweep(partition, end=end):
                 started.append(partition)
         self._resume(started)

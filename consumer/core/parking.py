@@ -60,12 +60,20 @@ class Parking:
             del self.parked[partition]
         return due
 
+    def held_position(self, partition: Partition) -> int | None:
+        """Return where a held partition waits for a sweep, or None while one reads it."""
+        parked = self.parked.get(partition)
+        return None if parked is None else parked.offset
+
     def sweep(self, partition: Partition, *, end: int) -> bool:
-        """Read a held partition up to *end*, exclusive.
+        """Read a held partition up to *end*, exclusive. A sweep that is under way goes on to it.
 
         Returns:
             Whether there is something to read and it was waiting.
         """
+        if partition in self._sweep_ends:
+            self._sweep_ends[partition] = max(self._sweep_ends[partition], end)
+            return False
         parked = self.parked.get(partition)
         if parked is None or parked.until_ms is not None or parked.offset >= end:
             return False

@@ -54,6 +54,19 @@ def test_the_held_topic_is_read_in_sweeps_that_end() -> None:
     assert parking.place(at(HELD, 5), NOW) == Parked(5, None), "what was held again waits for the next sweep"
 
 
+def test_a_sweep_goes_on_to_what_was_held_while_it_ran() -> None:
+    """A lane that opens in the middle of a sweep: nothing of it must wait for the next one."""
+    parking = Parking(PLAN)
+    parking.park(HELD, Parked(3, None))
+    assert parking.held_position(HELD) == 3
+    assert parking.sweep(HELD, end=5)
+    assert parking.held_position(HELD) is None
+    assert not parking.sweep(HELD, end=8), "it runs already"
+    assert not parking.sweep_is_over(HELD, 5)
+    assert parking.place(at(HELD, 7), NOW) is None
+    assert parking.sweep_is_over(HELD, 8)
+
+
 def test_a_sweep_ends_too_where_its_last_records_are_gone() -> None:
     parking = Parking(PLAN)
     parking.park(HELD, Parked(3, None))
