@@ -1,10 +1,13 @@
 """A real Apache Kafka (KRaft, one node) for tests and for people: `python -m tests.support.kafka` runs one.
 
 Needs a Java runtime, and Maven once, to fetch the jars into .cache/kafka. Listens on loopback only; sessions of KIP-848
-members are short, so that a killed member's partitions move within seconds.
+members are short, so that a killed member's partitions move within seconds. A topic of COMPACTED is
+compacted within seconds: the cleaner looks every 200 ms, but only at closed segments, and a segment is closed by a
+record that comes `segment.ms` after its first one. The broker dies with the process that started it, however that ends.
 """
 
 import base64
+import hashlib
 import os
 import shutil
 import signal
@@ -27,6 +30,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "kafka"
 JAVA = ["java", "-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
 START_S = 60.0
+STOP_S = 15.0
+COMPACTED = {
+    "cleanup_policy": "compact",
+    "segment_ms": "200",
+    "min_cleanable_dirty_ratio": "0.01",
+    "max_compaction_lag_ms": "200",
+}
 
 MISSING = (
     "the tests run against a real Apache Kafka, which needs a Java runtime (17 or newer) and Maven: "
@@ -46,20 +56,24 @@ class Stored(NamedTuple):
 
 
 def jars() -> Path:
-    """Return the folder of Kafka's jars, fetched once."""
-    if shutil.which("java") is None:
+    """Return the folder of the jars that pom.xml names, fetched once; another pom gets another folder."""
+    pom = Path(__file__).with_name("pom.xml")
+    folder = CACHE / hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
+    done = folder / ".complete"
+    if shutil.which("java") is None or (not done.exists() and shutil.which("mvn") is None):
         raise RuntimeError(MISSING)
-    done = CACHE / "lib" / ".complete"
     if not done.exists():
-        if shutil.which("mvn") is None:
-            raise RuntimeError(MISSING)
-        pom = Path(__file__).with_name("pom.xml")
-        subprocess.run(
-            ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={CACHE / 'lib'}"],
-            check=True,
-        )
+        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+        fetched = subprocess.run(command, capture_output=True, text=True, check=False)
+        if fetched.returncode:
+            raise RuntimeError(f"Maven could not fetch Apache Kafka:\n{fetched.stdout[-2000:]}{fetched.stderr[-2000:]}")
         done.touch()
-    return CACHE / "lib"
+    return folder
+
+
+def dying_with_us() -> list[str]:
+    """Return what to put before a command so that the kernel ends it when the thread that started it ends."""
+    return ["setpriv", "--pdeathsig", "KILL"] if sys.platform == "linux" and shutil.which("setpriv") else []
 
 
 def free_port() -> int:
@@ -69,23 +83,27 @@ def free_port() -> int:
 
 
 class RealKafka:
-    """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` brings it back."""
+    """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` resumes on its data."""
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.bootstrap_servers = f"127.0.0.1:{self.port}"
+        self.log = folder / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._classpath = f"{jars()}/*"
         self._config = folder / "server.properties"
 
     def start(self) -> "RealKafka":
+        assert self._process is None, "it runs already"
+        if self._listens():
+            raise RuntimeError(f"port {self.port} is taken: end what listens there, or choose another one")
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._config.exists():
             self._format()
-        with (self.folder / "broker.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*JAVA, "-cp", self._classpath, "kafka.Kafka", str(self._config)],
+                [*dying_with_us(), *JAVA, "-cp", self._classpath, "kafka.Kafka", str(self._config)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -95,13 +113,16 @@ class RealKafka:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self
+            if self._listens():
+                return self
             time.sleep(0.05)
-        tail = (self.folder / "broker.log").read_text(errors="replace")[-2000:]
+        tail = self.log.read_text(errors="replace")[-2000:]
         self.kill()
         raise RuntimeError(f"Kafka did not start; the end of its log:\n{tail}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _format(self) -> None:
         controller = free_port()
@@ -129,6 +150,9 @@ class RealKafka:
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "log.cleaner.backoff.ms": 200,
+            # a killed broker is let in again only when the session of its former life is over (9 s)
+            "broker.session.timeout.ms": 3000,
+            "broker.heartbeat.interval.ms": 500,
         }
         self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
@@ -153,11 +177,24 @@ class RealKafka:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
+    def stop(self) -> None:
+        """End it as an operator does, so that it writes all it has."""
+        self._signal(signal.SIGTERM)
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_S)
+        self.kill()
+
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
         if self._process is not None:
-            self._process.wait(10)
+            self._process.wait(STOP_S)
             self._process = None
+
+    def wipe(self) -> None:
+        """Kill it and forget its data; `start` makes an empty one on the same port."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -168,7 +205,16 @@ class RealKafka:
     def tool(self, main: str, *arguments: str) -> str:
         """Run one of Kafka's own command-line tools, as people do, and return what it printed."""
         done = subprocess.run(
-            [*JAVA, "-cp", self._classpath, main, "--bootstrap-server", self.bootstrap_servers, *arguments],
+            [
+                *JAVA,
+                "-Dlog4j2.level=OFF",
+                "-cp",
+                self._classpath,
+                main,
+                "--bootstrap-server",
+                self.bootstrap_servers,
+                *arguments,
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -184,6 +230,7 @@ class RealKafka:
         return AdminClient({"bootstrap.servers": self.bootstrap_servers})
 
     def create_topic(self, name: str, partitions: int, **config: str) -> None:
+        """Make a topic; `cleanup_policy="compact"` stands for `cleanup.policy`."""
         settings = {key.replace("_", "."): value for key, value in config.items()}
         for future in self.admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values():
             future.result(30)
@@ -260,14 +307,19 @@ class RealKafka:
 
 
 def main() -> None:
-    """Run a broker in the foreground until it is interrupted."""
+    """Run a broker in the foreground until it is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9092
     with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
-        kafka = RealKafka(Path(folder), port).start()
-        print(f"Apache Kafka listens on {kafka.bootstrap_servers}; Ctrl-C ends it and deletes its data", flush=True)
-        with suppress(KeyboardInterrupt):
+        kafka = RealKafka(Path(folder), port)
+        try:
+            kafka.start()
+            print(f"Apache Kafka listens on {kafka.bootstrap_servers}; Ctrl-C ends it and deletes its data", flush=True)
             signal.pause()
-        kafka.kill()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            kafka.kill()
 
 
 if __name__ == "__main__":
