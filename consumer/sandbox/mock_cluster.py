@@ -9,6 +9,7 @@ It speaks produce, fetch, groups and offsets over real sockets, so ordinary clie
 import argparse
 import ctypes
 import json
+import re
 import signal
 import threading
 from pathlib import Path
@@ -19,12 +20,20 @@ import confluent_kafka
 
 PRODUCER = 0
 TEXT_BYTES = 512
+MAX_PARTITIONS = 10_000
+TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 class MockCluster:
-    """A cluster of *brokers* on loopback, alive until `close`."""
+    """A cluster of *brokers* on loopback, alive until `close`.
+
+    The library trusts its callers: a closed cluster or a strange number ends the process, without a trace. So what
+    goes in is checked here.
+    """
 
     def __init__(self, brokers: int = 1) -> None:
+        if brokers < 1:
+            raise ValueError(f"a cluster has at least one broker, not {brokers}")
         self._library = _load()
         text = ctypes.create_string_buffer(TEXT_BYTES)
         conf = self._library.rd_kafka_conf_new()
@@ -32,12 +41,12 @@ class MockCluster:
         self._handle = self._library.rd_kafka_new(PRODUCER, conf, text, TEXT_BYTES)
         if not self._handle:
             raise RuntimeError(f"librdkafka gave no handle: {text.value.decode()}")
-        self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, brokers)
-        if not self._cluster:
+        self._address: int | None = self._library.rd_kafka_mock_cluster_new(self._handle, brokers)
+        if not self._address:
             raise RuntimeError("librdkafka made no mock cluster")
-        servers: bytes = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster)
+        servers: bytes = self._library.rd_kafka_mock_cluster_bootstraps(self._address)
         self.bootstrap_servers = servers.decode()
-        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._address, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +57,9 @@ class MockCluster:
         self.close()
 
     def create_topic(self, name: str, partitions: int) -> None:
-        """Make a topic; one that exists is refused."""
+        """Make a topic; one that exists is refused. Admin clients can make none here: they get no answer."""
+        if not TOPIC_NAME.fullmatch(name) or not 1 <= partitions <= MAX_PARTITIONS:
+            raise ValueError(f"no topic can be {name!r} with {partitions} partitions")
         self._check(self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1))
 
     def set_broker_down(self, broker: int) -> None:
@@ -68,10 +79,16 @@ class MockCluster:
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(codes), array)
 
     def close(self) -> None:
-        if self._cluster:
-            self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+        if self._address is not None:
+            self._library.rd_kafka_mock_cluster_destroy(self._address)
             self._library.rd_kafka_destroy(self._handle)
-            self._cluster = None
+            self._address = None
+
+    @property
+    def _cluster(self) -> int:
+        if self._address is None:
+            raise RuntimeError("this mock cluster is closed")
+        return self._address
 
     @staticmethod
     def _check(code: int) -> None:
@@ -119,19 +136,29 @@ def _load() -> ctypes.CDLL:
     return library
 
 
+def _topics(text: str) -> list[tuple[str, int]]:
+    """Read `a:6,b:3`."""
+    topics = []
+    for each in filter(None, text.split(",")):
+        name, _, count = each.rpartition(":")
+        if not TOPIC_NAME.fullmatch(name) or not count.isdecimal() or not 1 <= int(count) <= MAX_PARTITIONS:
+            raise argparse.ArgumentTypeError(f"{each!r} is not name:partitions, as in events:6")
+        topics.append((name, int(count)))
+    return topics
+
+
 def main() -> None:
     """Run a cluster until SIGTERM."""
     parser = argparse.ArgumentParser(description="An embedded Kafka broker for rehearsals.")
-    parser.add_argument("--topics", default="", help="name:partitions, separated by commas")
+    parser.add_argument("--topics", type=_topics, default=[], help="name:partitions, separated by commas")
     parser.add_argument("--ready-file", type=Path, help='written when it listens: {"bootstrap_servers": ...}')
     arguments = parser.parse_args()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with MockCluster() as cluster:
-        for topic in filter(None, arguments.topics.split(",")):
-            name, _, partitions = topic.rpartition(":")
-            cluster.create_topic(name, int(partitions))
+        for name, partitions in arguments.topics:
+            cluster.create_topic(name, partitions)
         if arguments.ready_file:
             partial = arguments.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"bootstrap_servers": cluster.bootstrap_servers}))
