@@ -1,5 +1,6 @@
 """What is in the repository, and in the wheel that is made of it."""
 
+import ast
 import os
 import re
 import subprocess
@@ -14,7 +15,8 @@ from tests.support.kafka import ROOT
 # written apart, so that this file doesn't hold what it looks for
 NEEDLES = [
     "py" + "pi.org", "python" + "hosted", "registry." + "npmjs", "repo1." + "maven", "proxy." + "golang",
-    "deb." + "debian", "/wo" + "rk/", "/fa" + "rm/",
+    "deb." + "debian", "/wo" + "rk/", "/fa" + "rm/", "farm-" + "bench", "farm-" + "studio", "/tmp/" + "brief",
+    "iss" + "ue 3",
 ]  # fmt: skip
 
 
@@ -33,6 +35,38 @@ def tracked() -> list[Path]:
 def test_no_file_names_a_registry_or_a_path_of_one_machine(needle: str) -> None:
     found = [path for path in tracked() if needle in path.read_text("utf-8", "ignore")]
     assert found == []
+
+
+def silent_skips(source: str) -> list[int]:
+    """Return the lines that leave a test out, or let it fail, and don't say why."""
+    found = []
+    tree = ast.parse(source)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            reasons = {each.arg for each in node.keywords if isinstance(each.value, ast.Constant) and each.value.value}
+            name, said = node.func.attr, "reason" in reasons
+            if name == "skip":
+                said |= bool(node.args)
+            if name in {"skip", "skipif", "xfail", "importorskip"} and not said:
+                found.append(node.lineno)
+        elif isinstance(node, ast.Attribute) and node.attr in {"skip", "xfail"} and id(node) not in called:
+            found.append(node.lineno)
+    return found
+
+
+def test_no_test_is_left_out_silently() -> None:
+    found = {path.name: silent_skips(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["@pytest.mark.skip\ndef test(): ...", "@pytest.mark.skip()\ndef test(): ...", "pytest.skip()",
+     "@pytest.mark.skipif(True)\ndef test(): ...", "@pytest.mark.xfail\ndef test(): ...", "pytest.importorskip('x')"],
+)  # fmt: skip
+def test_a_silent_skip_is_found(line: str) -> None:
+    assert silent_skips(line)
 
 
 def test_every_dependency_is_pinned_by_hash() -> None:
