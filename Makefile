@@ -63,7 +63,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: requirements.lock | $(VENV)/bin/python
 	@echo "installing what it needs to run"
-	@test -e $(VENV)/.dev || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
