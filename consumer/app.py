@@ -18,7 +18,7 @@ from consumer.adapters.admin_server import AdminServer
 from consumer.adapters.clock import SystemClock
 from consumer.adapters.fast_transport import FastTransport
 from consumer.adapters.httpx_transport import HttpxTransport
-from consumer.adapters.kafka_config import consumer_conf, producer_conf
+from consumer.adapters.kafka_config import admin_conf, consumer_conf, producer_conf
 from consumer.adapters.kafka_forwarder import KafkaForwarder
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
@@ -209,6 +209,7 @@ class Member:
                 budget_s=kafka.committed_budget_s,
                 clock=self._clock,
                 pause=time.sleep,
+                admin_conf={**admin_conf(self._settings, self._client_id), "logger": kafka_logger()},
             ),
             parking=Parking(plan),
             budget=self._budget,

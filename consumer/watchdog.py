@@ -3,6 +3,7 @@
 Ending by force costs duplicates and never loss: nothing is committed that did not settle.
 """
 
+import faulthandler
 import os
 import threading
 
@@ -36,4 +37,5 @@ class Watchdog:
     def bite(reason: str, code: ExitCode = ExitCode.FORCED) -> None:
         """End the process now."""
         log.error("shutdown.forced", reason=reason, exit_code=int(code))
+        faulthandler.dump_traceback(all_threads=True)  # where it hangs: file names and lines, no values
         os._exit(code)

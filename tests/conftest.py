@@ -6,6 +6,9 @@ import pytest
 
 from tests.support.kafka import RealKafka
 
+LINES = 60
+LINE_CHARS = 400
+
 BROKER = pytest.StashKey[RealKafka]()
 
 
@@ -22,9 +25,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Say beside a failure where the broker's side of the story is."""
+    """Tell beside a failure what the processes of the test said last, and where the broker's side of the story is."""
     report = yield
     broker = item.config.stash.get(BROKER, None)
     if report.failed and broker is not None and "kafka" in getattr(item, "fixturenames", ()):
         report.sections.append(("Apache Kafka", f"its log: {broker.log}"))
+        folder = getattr(item, "funcargs", {}).get("tmp_path")
+        for log in sorted(folder.glob("*.log")) if folder is not None else ():
+            lines = [line for line in log.read_text(errors="replace").splitlines() if '"level":"debug"' not in line]
+            report.sections.append((log.name, "\n".join(line[:LINE_CHARS] for line in lines[-LINES:])))
     return report

@@ -1,14 +1,18 @@
 """Where each partition starts: the committed offset, or a rule that a person chose. Never a guess.
 
 Called on the Kafka thread, inside on_assign. An error is never read as "no offset": that lost other clients' data.
+
+What exists is asked of a client of its own: `Consumer.list_topics` inside a callback clears the binding's note of the
+call under way, and the next callback of the same poll aborts the process (confluent-kafka 2.16.1).
 """
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from consumer.errors import KafkaFatalError, OffsetsLostError
 from consumer.ports import Clock
@@ -30,6 +34,15 @@ class Starts(NamedTuple):
     """None of all had one, and there is no trace of an earlier life: this is the group's first start."""
 
 
+class _Patience(NamedTuple):
+    deadline: float
+    is_stopping: Callable[[], bool]
+
+
+class _StoppedError(Exception):
+    """The process was told to stop: whoever owns the partitions next resolves them."""
+
+
 class StartPositions:
     """Resolves the start of partitions that were assigned.
 
@@ -38,6 +51,7 @@ class StartPositions:
         our_topics: retry tiers, held, dead letters: read from the low watermark, so that nothing of ours is skipped.
         start: "earliest", "latest" or a moment.
         budget_s: how long errors are waited out before the process stops.
+        admin_conf: the properties of an admin client, made when a partition has no commit.
     """
 
     def __init__(
@@ -50,6 +64,7 @@ class StartPositions:
         budget_s: float,
         clock: Clock,
         pause: Callable[[float], None],
+        admin_conf: dict[str, Any],
     ) -> None:
         self._group_id = group_id
         self._source_topics = tuple(source_topics)
@@ -58,27 +73,35 @@ class StartPositions:
         self._budget_s = budget_s
         self._clock = clock
         self._pause = pause
+        self._admin_conf = admin_conf
 
-    def resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Starts:
-        """Return where each of *partitions* starts.
+    def resolve(
+        self, consumer: Consumer, partitions: Sequence[TopicPartition], is_stopping: Callable[[], bool]
+    ) -> Starts | None:
+        """Return where each of *partitions* starts; None if the process was told to stop while errors were waited out.
 
         Raises:
             OffsetsLostError: our topics have records and the group has no commit at all.
             KafkaFatalError: the brokers gave no answer within the budget.
         """
-        deadline = self._clock.monotonic() + self._budget_s
-        committed = self._patiently(deadline, lambda: _committed(consumer, partitions))
+        try:
+            return self._resolve(consumer, partitions, _Patience(self._clock.monotonic() + self._budget_s, is_stopping))
+        except _StoppedError:
+            return None
+
+    def _resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition], patience: "_Patience") -> Starts:
+        committed = self._patiently(patience, lambda: _committed(consumer, partitions))
         is_fresh = any(at.offset < 0 for at in committed)
-        is_new_group = is_fresh and self._patiently(deadline, partial(self._is_new_group, consumer))
+        is_new_group = is_fresh and self._patiently(patience, partial(self._is_new_group, consumer))
         applies: dict[str, bool] = {}
         resolved: list[TopicPartition] = []
         for at in committed:
             if at.offset < 0:
                 if at.topic not in applies:
                     applies[at.topic] = at.topic in self._source_topics and self._patiently(
-                        deadline, partial(_has_no_commit, consumer, [at.topic])
+                        patience, partial(self._has_no_commit, consumer, [at.topic])
                     )
-                at.offset = self._patiently(deadline, partial(self._first, consumer, at, applies[at.topic]))
+                at.offset = self._patiently(patience, partial(self._first, consumer, at, applies[at.topic]))
                 rule = str(self._start) if applies[at.topic] else "low watermark"
                 log.debug("offset.resolved", topic=at.topic, partition=at.partition, offset=at.offset, rule=rule)
             resolved.append(TopicPartition(at.topic, at.partition, at.offset))
@@ -86,9 +109,9 @@ class StartPositions:
 
     def _is_new_group(self, consumer: Consumer) -> bool:
         """Tell a new group from one whose commits the broker has dropped: our topics have records of the latter."""
-        if not _has_no_commit(consumer, (*self._source_topics, *self._our_topics)):
+        if not self._has_no_commit(consumer, (*self._source_topics, *self._our_topics)):
             return False
-        ours = _all_partitions(consumer, self._our_topics)
+        ours = self._all_partitions(self._our_topics)
         if any(consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)[1] > 0 for at in ours):
             raise OffsetsLostError(
                 f"group {self._group_id!r} has no committed offset at all, but its own topics have records, so it has "
@@ -112,20 +135,37 @@ class StartPositions:
             raise KafkaException(found.error)
         return int(found.offset) if found.offset >= 0 else int(high)  # -1: no record is that young
 
-    def _patiently(self, deadline: float, ask: Callable[[], T]) -> T:
-        """Ask until there is an answer, or the budget is used up."""
+    def _has_no_commit(self, consumer: Consumer, topics: Sequence[str]) -> bool:
+        return all(at.offset < 0 for at in _committed(consumer, self._all_partitions(topics)))
+
+    def _all_partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        """Return every partition of those *topics* that exist."""
+        admin = AdminClient(self._admin_conf)
+        found: list[TopicPartition] = []
+        for topic in topics:
+            metadata = admin.list_topics(topic, timeout=CALL_S).topics[topic]
+            if metadata.error is None:
+                found.extend(TopicPartition(topic, number) for number in metadata.partitions)
+            elif metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise KafkaException(metadata.error)
+        return found
+
+    def _patiently(self, patience: "_Patience", ask: Callable[[], T]) -> T:
+        """Ask until there is an answer, the budget is used up, or the process was told to stop."""
         wait_s = 0.2
         while True:
             try:
                 return ask()
             except KafkaException as error:
                 problem: KafkaError = error.args[0]
-                if problem.fatal() or self._clock.monotonic() + wait_s > deadline:
+                if problem.fatal() or self._clock.monotonic() + wait_s > patience.deadline:
                     raise KafkaFatalError(
                         f"cannot read the committed offsets of group {self._group_id!r}: {problem.name()}. "
                         f"No answer within {self._budget_s:.0f} s; the process stops rather than guess where to start."
                     ) from None
                 log.warning("offset.unresolved", reason=problem.name())
+            if patience.is_stopping():
+                raise _StoppedError
             self._pause(wait_s)
             wait_s = min(wait_s * 2, 5.0)
 
@@ -141,19 +181,3 @@ def _committed(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list
         if at.offset < 0 and at.offset != OFFSET_INVALID:
             raise KafkaException(KafkaError(KafkaError._INVALID_ARG))  # noqa: SLF001 - the client's name for it
     return list(answer)
-
-
-def _has_no_commit(consumer: Consumer, topics: Sequence[str]) -> bool:
-    return all(at.offset < 0 for at in _committed(consumer, _all_partitions(consumer, topics)))
-
-
-def _all_partitions(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
-    """Return every partition of those *topics* that exist."""
-    found: list[TopicPartition] = []
-    for topic in topics:
-        metadata = consumer.list_topics(topic, timeout=CALL_S).topics[topic]
-        if metadata.error is None:
-            found.extend(TopicPartition(topic, number) for number in metadata.partitions)
-        elif metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise KafkaException(metadata.error)
-    return found

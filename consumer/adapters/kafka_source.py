@@ -409,7 +409,11 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
             nothing = Starts([], is_fresh=False, is_new_group=False)
-            starts, is_fresh, is_new = self._positions.resolve(consumer, partitions) if partitions else nothing
+            resolved = self._positions.resolve(consumer, partitions, lambda: self._stopping) if partitions else nothing
+            if resolved is None:
+                consumer.incremental_assign([])
+                return
+            starts, is_fresh, is_new = resolved
             assignments = [
                 Assignment(Partition(at.topic, at.partition), next(self._epochs), at.offset) for at in starts
             ]

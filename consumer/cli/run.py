@@ -1,5 +1,6 @@
 """`kochava-consumer run`: be a member of the group."""
 
+import faulthandler
 import os
 from pathlib import Path
 
@@ -33,4 +34,5 @@ def command(config: Path | None, *, shadow: bool) -> None:
     from consumer.app import run  # noqa: PLC0415 - `--help` must not load Kafka
     from consumer.configuration import load  # noqa: PLC0415
 
+    faulthandler.enable()  # a native crash tells where, too; frames hold no values
     run(load(config, os.environ), shadow=shadow)

@@ -268,6 +268,18 @@ def test_out_of_range_stops_and_explains(setup: Setup, kochava: SandboxProcess, 
     assert position(setup) == 500, "nothing was moved"
 
 
+def test_callbacks_that_are_due_during_an_assignment_do_not_abort_the_process(
+    setup: Setup, kochava: SandboxProcess, group_protocol: str
+) -> None:
+    """Excludes `list_topics` on the consumer inside on_assign: the next callback of that poll ends the process."""
+    setup.create_topics()
+    made = events(50)
+    setup.kafka.produce(setup.topic, values(made))
+    with setup.consumer(KOCHAVA_CONSUMER_KAFKA__STATISTICS_INTERVAL_MS="1") as consumer:
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+        assert consumer.terminate() == 0
+
+
 # -- the end of the process
 
 

@@ -23,7 +23,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,9 +299,14 @@ class RealKafka:
         return found
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Return the group's committed offsets."""
+        """Return the group's committed offsets; none while the coordinator of a new broker still loads."""
         asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        result = asked[group].result(30)
+        try:
+            result = asked[group].result(30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                raise
+            return {}
         return {(at.topic, at.partition): at.offset for at in result.topic_partitions}
 
     def alter_offsets(self, group: str, offsets: Sequence[TopicPartition]) -> None:
