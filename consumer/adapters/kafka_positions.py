@@ -20,8 +20,8 @@ from consumer.telemetry import log
 
 T = TypeVar("T")
 
-CALL_S = 10.0
-"""One request's time; the whole resolution has a budget of its own."""
+CALL_S = 5.0
+"""One request's time, short enough for a stop to be noticed; the whole resolution has a budget of its own."""
 
 
 class Starts(NamedTuple):

@@ -168,7 +168,7 @@ class KafkaSource:
             list(self._policy.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
         try:
-            while not self._stopping and self._failure is None:
+            while not self._is_ending():
                 self.heartbeat = self._clock.monotonic()
                 self._step()
         finally:
@@ -405,11 +405,18 @@ class KafkaSource:
 
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
+    def _is_ending(self) -> bool:
+        return self._stopping or self._failure is not None
+
     @_never_raising("assign")
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Own *partitions*, or none of them when the end has begun: close() gives them back."""
         try:
             nothing = Starts([], is_fresh=False, is_new_group=False)
-            resolved = self._positions.resolve(consumer, partitions, lambda: self._stopping) if partitions else nothing
+            if self._is_ending():  # close() brings assignments, too: asking for offsets there would hold it up
+                consumer.incremental_assign([])
+                return
+            resolved = self._positions.resolve(consumer, partitions, self._is_ending) if partitions else nothing
             if resolved is None:
                 consumer.incremental_assign([])
                 return

@@ -310,6 +310,16 @@ def test_a_second_sigterm_ends_it_at_once(setup: Setup, kochava: SandboxProcess)
     assert position(setup) <= 0
 
 
+def test_a_stop_at_any_moment_of_joining_is_orderly(setup: Setup, group_protocol: str) -> None:
+    """Excludes: an assignment that comes while the end has begun, and waits for offsets or finds none."""
+    setup.create_topics(partitions=1)
+    for moment in range(7):
+        with setup.consumer(f"member-{moment}") as consumer:
+            wait_until(lambda consumer=consumer: consumer.logged("consumer.started"), "it joins")
+            time.sleep(moment * 0.06)
+            assert consumer.terminate() == 0, f"stopped {moment * 60} ms after its start"
+
+
 # -- others are away
 
 
