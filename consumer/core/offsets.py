@@ -4,6 +4,10 @@ This is the room that everything else protects. The rule and its traps are in do
 """
 
 from collections import deque
+from collections.abc import Iterable
+from itertools import pairwise
+
+from consumer.core.offset_map import Run
 
 
 class UnknownOffsetError(Exception):
@@ -21,12 +25,16 @@ class OffsetTracker:
     same assignment arrives; the source guarantees that nothing it was given got lost in between.
     """
 
-    __slots__ = ("_order", "_unsettled", "committable", "next")
+    __slots__ = ("_done", "_order", "_unsettled", "committable", "next")
 
-    def __init__(self, start: int) -> None:
-        """Begin at *start*, the position that was assigned; never at the first record that happens to arrive."""
+    def __init__(self, start: int, done: Iterable[Run] = ()) -> None:
+        """Begin at *start*, the position that was assigned; never at the first record that happens to arrive.
+
+        *done* are the runs that an earlier assignment settled beyond it, ascending.
+        """
         self.committable = start
         self.next = start
+        self._done = deque(done)
         self._order: deque[int] = deque()
         self._unsettled: set[int] = set()
 
@@ -59,6 +67,40 @@ class OffsetTracker:
         self._unsettled.add(offset)
         self.next = offset + 1
         return True
+
+    def pass_over(self, offset: int) -> bool:
+        """Note that the record at *offset* was read, if an earlier assignment has settled it. Else do nothing.
+
+        Returns:
+            Whether it is settled, and must not be sent again.
+        """
+        done = self._done
+        while done and done[0].end <= offset:
+            done.popleft()
+        if offset < self.next or not done or offset < done[0].first:
+            return False
+        if self._order:
+            self._order.append(offset)
+        else:
+            self.committable = offset + 1
+        self.next = offset + 1
+        return True
+
+    def settled_runs(self) -> list[Run]:
+        """Return what is settled beyond `committable`, by this assignment or an earlier one: for the commit's metadata.
+
+        Offsets that the log skips count as settled. Costs time by what is in flight, not by what is settled.
+        """
+        runs = [
+            Run(one + 1, other) for one, other in pairwise([*sorted(self._unsettled), self.next]) if one + 1 < other
+        ]
+        for run in self._done:
+            first = max(run.first, self.next)
+            if runs and runs[-1].end == first < run.end:
+                runs[-1] = Run(runs[-1].first, run.end)
+            elif first < run.end:
+                runs.append(Run(first, run.end))
+        return runs
 
     def settle(self, offset: int) -> bool:
         """Note that the record at *offset* needs no more work.

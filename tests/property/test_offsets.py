@@ -1,19 +1,27 @@
 """I1: a commit never passes an unsettled record. The tracker against a model that anyone can read."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from consumer.core.offset_map import Run, decode, encode
 from consumer.core.offsets import OffsetTracker, UnknownOffsetError
 
 
 class TrackerMachine(RuleBasedStateMachine):
     """The model keeps every offset ever read and every one settled, and computes the position from scratch."""
 
-    @initialize(start=st.integers(0, 50))
-    def begin(self, start: int) -> None:
+    @initialize(start=st.integers(0, 50), lengths=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), max_size=4))
+    def begin(self, start: int, lengths: list[tuple[int, int]]) -> None:
+        done, at = [], start
+        for gap, length in lengths:
+            done.append(Run(at + gap, at + gap + length))
+            at = done[-1].end
+        self.earlier = {offset for run in done for offset in range(*run)}
         self.start = start
-        self.tracker = OffsetTracker(start)
+        self.tracker = OffsetTracker(start, done)
         self.read: list[int] = []
         self.settled: set[int] = set()
         self.highest = start
@@ -21,13 +29,20 @@ class TrackerMachine(RuleBasedStateMachine):
     @rule(gap=st.integers(0, 3))
     def read_the_next(self, gap: int) -> None:
         offset = (self.read[-1] + 1 if self.read else self.start) + gap
-        assert self.tracker.track(offset)
+        if offset in self.earlier:
+            assert self.tracker.pass_over(offset)
+            self.settled.add(offset)
+        else:
+            assert not self.tracker.pass_over(offset)
+            assert self.tracker.track(offset)
         self.read.append(offset)
 
     @precondition(lambda self: self.read)
     @rule(data=st.data())
     def read_one_again(self, data: st.DataObject) -> None:
-        assert not self.tracker.track(data.draw(st.sampled_from(self.read)))
+        offset = data.draw(st.sampled_from(self.read))
+        assert not self.tracker.pass_over(offset)
+        assert not self.tracker.track(offset)
 
     @precondition(lambda self: set(self.read) - self.settled)
     @rule(data=st.data())
@@ -64,6 +79,17 @@ class TrackerMachine(RuleBasedStateMachine):
         assert self.tracker.settled_beyond == len(beyond)
         assert self.tracker.span == self.tracker.next - self.tracker.committable
 
+    @invariant()
+    def the_runs_are_what_the_next_owner_may_pass_over(self) -> None:
+        runs = self.tracker.settled_runs()
+        said = {offset for run in runs for offset in range(*run)}
+        unsettled = set(self.read) - self.settled
+        known = set(range(self.tracker.committable, self.tracker.next)) - unsettled
+        assert said == known | {offset for offset in self.earlier if offset >= self.tracker.next}
+        assert all(one.end < other.first for one, other in pairwise(runs)) or self.earlier, "as few as can be"
+        text, _ = encode(self.tracker.committable, runs)
+        assert decode(text, self.tracker.committable, 10_000) == tuple(runs)
+
 
 TestTracker = TrackerMachine.TestCase
 
@@ -92,5 +118,15 @@ def test_one_blocker_holds_a_hundred_thousand() -> None:
     for offset in range(1, 100_001):
         assert not tracker.settle(offset)
     assert (tracker.committable, tracker.settled_beyond, tracker.span) == (0, 100_000, 100_001)
+    assert tracker.settled_runs() == [Run(1, 100_001)]
     assert tracker.settle(0)
     assert (tracker.committable, tracker.settled_beyond) == (100_001, 0)
+
+
+def test_the_next_owner_sends_the_blocker_only() -> None:
+    next_owner = OffsetTracker(0, [Run(1, 100_001)])
+    sent = [offset for offset in range(100_001) if not next_owner.pass_over(offset) and next_owner.track(offset)]
+    assert sent == [0]
+    assert next_owner.settled_runs() == [Run(1, 100_001)]
+    assert next_owner.settle(0)
+    assert next_owner.committable == 100_001

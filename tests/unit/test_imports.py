@@ -11,8 +11,9 @@ from tests.support.kafka import ROOT
 
 PACKAGE = ROOT / "consumer"
 # all that the core needs of others: values and functions, no clock, chance, network, thread or log
-PURE = {"base64", "collections", "dataclasses", "datetime", "decimal", "difflib", "email.utils", "enum", "functools",
-        "hashlib", "hmac", "ipaddress", "math", "orjson", "re", "struct", "typing", "urllib.parse", "uuid"}  # fmt: skip
+PURE = {"base64", "binascii", "collections", "dataclasses", "datetime", "decimal", "difflib", "email.utils", "enum",
+        "functools", "hashlib", "hmac", "ipaddress", "itertools", "math", "orjson", "re", "struct", "typing",
+        "urllib.parse", "uuid", "zlib"}  # fmt: skip
 IMPURE_NAMES = {"uuid1", "uuid4", "now", "utcnow", "today"}
 
 CORE = {"consumer.core", "consumer.errors"}

@@ -1,0 +1,133 @@
+"""The completed-offsets map: what it says comes back, what it can't have said is ignored, and all is bounded."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, strategies as st
+
+from consumer.core.offset_map import HEAD_CHARS, MAX_CHARS, Run, UnreadableMapError, decode, encode
+
+NO_LIMIT = 2**63
+positions = st.integers(0, 2**62)
+lengths = st.integers(1, 100_000)
+
+
+@st.composite
+def maps(draw: st.DrawFn, most: int = 200) -> tuple[int, tuple[Run, ...]]:
+    position = at = draw(positions)
+    runs = []
+    for gap, length in draw(st.lists(st.tuples(lengths, lengths), max_size=most)):
+        runs.append(Run(at + gap, at + gap + length))
+        at = runs[-1].end
+    return position, tuple(runs)
+
+
+def settled_behind(position: int, blockers: range) -> list[Run]:
+    """Return the runs between *blockers*, offsets that are in flight."""
+    return [Run(one + 1, other) for one, other in pairwise([position, *blockers])]
+
+
+@given(maps())
+def test_what_was_encoded_is_decoded(made: tuple[int, tuple[Run, ...]]) -> None:
+    position, runs = made
+    text, covered = encode(position, runs)
+    assert decode(text, position, NO_LIMIT) == runs
+    assert covered == sum(run.end - run.first for run in runs)
+
+
+@given(maps(), st.text(max_size=20))
+def test_what_stands_behind_the_text_is_not_read(made: tuple[int, tuple[Run, ...]], behind: str) -> None:
+    """The client returns foreign memory behind metadata that has no NUL."""
+    position, runs = made
+    text, _ = encode(position, runs)
+    if text:
+        assert decode(text + behind, position, NO_LIMIT) == runs
+
+
+@given(maps(most=50), st.integers(0, 300))
+def test_where_not_all_fits_the_lowest_offsets_win(made: tuple[int, tuple[Run, ...]], max_chars: int) -> None:
+    position, runs = made
+    text, covered = encode(position, runs, max_chars)
+    kept = decode(text, position, NO_LIMIT)
+    assert len(text) <= max_chars
+    assert kept == runs[: len(kept)]
+    assert covered == sum(run.end - run.first for run in kept)
+    if len(kept) < len(runs):
+        assert len(text) > max_chars - 20 or max_chars < HEAD_CHARS + 20, "no room is wasted"
+
+
+@given(st.one_of(st.text(), st.binary().map(lambda raw: raw.decode("latin-1"))), positions)
+def test_any_text_is_understood_or_refused(text: str, position: int) -> None:
+    try:
+        runs = decode(text, position, NO_LIMIT)
+    except UnreadableMapError:
+        return
+    assert (runs == ()) == (text == "")
+
+
+@given(maps(most=20), st.data())
+def test_a_changed_character_is_found(made: tuple[int, tuple[Run, ...]], data: st.DataObject) -> None:
+    position, runs = made
+    text, _ = encode(position, runs)
+    if not text:
+        return
+    at = data.draw(st.integers(0, len(text) - 1))
+    changed = text[:at] + data.draw(st.characters().filter(lambda char: char != text[at])) + text[at + 1 :]
+    try:
+        assert decode(changed, position, NO_LIMIT) == runs, "only bits that carry nothing may differ"
+    except UnreadableMapError:
+        return
+
+
+@given(maps(), st.integers(-1000, 1000).filter(bool))
+def test_a_map_is_good_for_its_own_position_only(made: tuple[int, tuple[Run, ...]], shift: int) -> None:
+    position, runs = made
+    text, _ = encode(position, runs)
+    if text and position + shift >= 0:
+        with pytest.raises(UnreadableMapError, match="checksum"):
+            decode(text, position + shift, NO_LIMIT)
+
+
+@given(maps())
+def test_a_run_beyond_the_limit_spoils_the_whole_map(made: tuple[int, tuple[Run, ...]]) -> None:
+    """Excludes: a run of 2^31 that would skip every real record."""
+    position, runs = made
+    text, _ = encode(position, runs)
+    if runs:
+        assert decode(text, position, runs[-1].end) == runs
+        with pytest.raises(UnreadableMapError, match="span"):
+            decode(text, position, runs[-1].end - 1)
+
+
+def test_a_hundred_thousand_behind_one_blocker_take_a_line() -> None:
+    text, covered = encode(7_000_000_000, [Run(7_000_000_001, 7_000_100_001)])
+    assert covered == 100_000
+    assert len(text) < 20
+
+
+def test_a_full_budget_of_blockers_fits() -> None:
+    """1,024 in flight, the default, spread over the longest span."""
+    runs = settled_behind(0, range(97, 100_000, 97))
+    text, covered = encode(0, runs)
+    assert covered == sum(run.end - run.first for run in runs)
+    assert len(text) <= MAX_CHARS
+
+
+def test_its_length_never_passes_what_the_broker_takes() -> None:
+    text, covered = encode(0, settled_behind(0, range(200, 10_000_000, 200)))
+    assert MAX_CHARS - 8 <= len(text) <= MAX_CHARS
+    assert covered > 100_000
+    assert text.isascii()
+
+
+def test_nothing_to_say_is_nothing() -> None:
+    assert encode(5, []) == ("", 0)
+    assert decode("", 5, 5) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "1", "1000", "10000", "10004AAAA", "1\u0660\u0660\u0660\u0664AAAA", "2" + "0" * 40, "19999AAAA"]
+)
+def test_short_and_foreign_texts_are_refused(text: str) -> None:
+    with pytest.raises(UnreadableMapError):
+        decode(text, 0, NO_LIMIT)
