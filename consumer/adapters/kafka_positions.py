@@ -109,10 +109,13 @@ class StartPositions:
 
     def _is_new_group(self, consumer: Consumer) -> bool:
         """Tell a new group from one whose commits the broker has dropped: our topics have records of the latter."""
+        # In this order. The other reader commits before it lets a first record onto a topic of ours: what is there
+        # now was preceded by a commit, which is then seen. Asked the other way round, both may come in between.
+        ours = self._all_partitions(self._our_topics)
+        has_records = any(consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)[1] > 0 for at in ours)
         if not self._has_no_commit(consumer, (*self._source_topics, *self._our_topics)):
             return False
-        ours = self._all_partitions(self._our_topics)
-        if any(consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)[1] > 0 for at in ours):
+        if has_records:
             raise OffsetsLostError(
                 f"group {self._group_id!r} has no committed offset at all, but its own topics have records, so it has "
                 "worked before: the broker has forgotten it (offsets.retention.minutes, a week by default), or the "

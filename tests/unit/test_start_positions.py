@@ -1,15 +1,46 @@
 """Where partitions start: what a real broker shows seldom."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
+from consumer.adapters import kafka_positions
 from consumer.adapters.clock import SystemClock
 from consumer.adapters.kafka_positions import StartPositions
-from consumer.errors import KafkaFatalError
+from consumer.errors import KafkaFatalError, OffsetsLostError
 
 HERE = [TopicPartition("in-app-events", 0)]
+OURS = ["retry", "held", "dead-letter"]
+NEVER = 1_000
+
+
+class Cluster:
+    """A broker and its group: a commit appears at one call, and a record on a topic of ours at another."""
+
+    def __init__(self, commit_at: int, record_at: int) -> None:
+        self.calls = 0
+        self._commit_at = commit_at
+        self._record_at = record_at
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self.calls += 1
+        # another partition's: the one that is asked for has none
+        offset = 5 if self.calls >= self._commit_at and len(partitions) > 1 else OFFSET_INVALID
+        return [TopicPartition(at.topic, at.partition, offset) for at in partitions]
+
+    def get_watermark_offsets(self, at: TopicPartition, timeout: float, *, cached: bool) -> tuple[int, int]:
+        self.calls += 1
+        return (0, 1) if at.topic == "dead-letter" and self.calls >= self._record_at else (0, 0)
+
+    def list_topics(self, topic: str, timeout: float) -> SimpleNamespace:
+        self.calls += 1
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions=[0, 1])})
+
+    def resolve(self, monkeypatch: pytest.MonkeyPatch) -> kafka_positions.Starts | None:
+        monkeypatch.setattr(kafka_positions, "AdminClient", lambda _conf: self)
+        return positions(60, []).resolve(cast("Consumer", self), HERE, is_stopping=lambda: False)
 
 
 class Unanswering:
@@ -25,7 +56,7 @@ class Unanswering:
 def positions(budget_s: float, waits: list[float]) -> StartPositions:
     nowhere: dict[str, Any] = {}
     return StartPositions(
-        group_id="kochava", source_topics=["in-app-events"], our_topics=[], start="earliest", budget_s=budget_s,
+        group_id="kochava", source_topics=["in-app-events"], our_topics=OURS, start="earliest", budget_s=budget_s,
         clock=SystemClock(), pause=waits.append, admin_conf=nowhere,
     )  # fmt: skip
 
@@ -41,3 +72,25 @@ def test_a_stop_ends_the_wait_for_committed_offsets() -> None:
 def test_an_error_is_never_read_as_no_offset() -> None:
     with pytest.raises(KafkaFatalError, match="COORDINATOR_LOAD_IN_PROGRESS"):
         positions(0, []).resolve(cast("Consumer", Unanswering()), HERE, is_stopping=lambda: False)
+
+
+@pytest.mark.parametrize("moment", range(30))
+def test_a_first_commit_and_record_of_the_other_reader_are_no_forgotten_group(
+    moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Excludes looking for commits first and for records then: both may come in between."""
+    starts = Cluster(commit_at=moment, record_at=moment + 1).resolve(monkeypatch)
+    assert starts is not None
+    assert starts.partitions[0].offset == 0
+
+
+def test_records_of_ours_and_no_commit_are_a_forgotten_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OffsetsLostError, match="forgotten"):
+        Cluster(commit_at=NEVER, record_at=0).resolve(monkeypatch)
+
+
+def test_a_group_without_any_trace_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Cluster(commit_at=NEVER, record_at=NEVER).resolve(monkeypatch)
+    assert starts is not None
+    assert starts.is_new_group
+    assert starts.is_fresh
