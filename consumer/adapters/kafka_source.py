@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.adapters.kafka_positions import StartPositions, Starts
+from consumer.adapters.kafka_positions import CALL_S, StartPositions, Starts
 from consumer.adapters.kafka_record import to_record
 from consumer.core.assignment import Assignment
 from consumer.core.budget import InFlightBudget
@@ -208,13 +208,19 @@ class KafkaSource:
             except queue.Empty:
                 break
             command()
-        if self._has_fresh_starts and self._commit():
-            self._has_fresh_starts = False
+        if self._has_fresh_starts:
+            self._commit_starts()
+
+    def _commit_starts(self) -> None:
+        """Commit the starts that were resolved; only then read, and let the group be known to have worked."""
+        if self._owned:
+            if not self._commit() or not self._has_commits():
+                return
             if self._is_first_start:  # its mark comes after its commit, or another member would think it forgotten
-                self._is_first_start = False
                 self._first_start()
-            kept, self._kept = self._kept, []
-            self._hand_over(kept)
+        self._has_fresh_starts = self._is_first_start = False
+        kept, self._kept = self._kept, []
+        self._hand_over(kept)
 
     def _wait_for_room(self) -> None:
         self._room.clear()
@@ -403,6 +409,15 @@ class KafkaSource:
             return False
         return all(at.error is None for at in outcome or ())
 
+    def _has_commits(self) -> bool:
+        """Ask the broker: after a refused commit the client has nothing to commit, and calls that no error."""
+        try:
+            answer = self._consumer.committed([TopicPartition(*at) for at in self._owned], timeout=CALL_S)
+        except KafkaException as error:
+            self._note_error(error.args[0])
+            return False
+        return all(at.error is None and at.offset >= 0 for at in answer)
+
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
     def _is_ending(self) -> bool:
@@ -448,6 +463,8 @@ class KafkaSource:
             self._pause([partition])
         elif self._all_paused:
             self._pause([partition])
+        else:  # the client keeps a pause across assignments: one that was lost while paused would stay silent
+            self._resume([partition])
 
     def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
         gone = [self._owned.pop(at, None) for at in (Partition(p.topic, p.partition) for p in partitions)]

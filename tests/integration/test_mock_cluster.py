@@ -6,17 +6,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from consumer.sandbox import mock_cluster
 from consumer.sandbox.mock_cluster import MockCluster
-from tests.support.kafka import ROOT
-from tests.support.processes import wait_until
+from tests.support.kafka import ROOT, RealKafka
+from tests.support.processes import SandboxProcess, Setup, events, wait_until
 
 PRODUCE, OFFSET_COMMIT = 0, 8
-TOPIC_AUTHORIZATION_FAILED, MESSAGE_TOO_LARGE = 29, 10
+TOPIC_AUTHORIZATION_FAILED, MESSAGE_TOO_LARGE, ILLEGAL_GENERATION = 29, 10, 22
 
 
 @pytest.fixture
@@ -212,3 +213,23 @@ def test_topics_that_are_none_are_a_usage_error(topics: str) -> None:
         _, error = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "is not name:partitions, as in events:6" in error
+
+
+def test_a_first_commit_that_is_refused_makes_no_forgotten_group(
+    cluster: MockCluster, kochava: SandboxProcess, tmp_path: Path
+) -> None:
+    """Excludes: "nothing to commit" taken for a commit. The mark that followed it kept the group from ever starting."""
+    setup = Setup(cast("RealKafka", cluster), tmp_path, "refused", f"{kochava.url}/track/json")
+    for topic in (setup.topic, *map(setup.tier, setup.tiers), setup.held, setup.dead_letter):
+        cluster.create_topic(topic, 2)
+    made = events(30)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    for _, value in made:
+        producer.produce(setup.topic, value)
+    assert producer.flush(30) == 0
+    cluster.push_errors(OFFSET_COMMIT, ILLEGAL_GENERATION, ILLEGAL_GENERATION)
+    with setup.consumer() as consumer:
+        wait_until(lambda: kochava.accepted() == {event_id for event_id, _ in made}, "all are delivered")
+        wait_until(lambda: consumer.probe("/readyz")[0] == 200, "both readers have joined")
+        assert "ILLEGAL_GENERATION" in consumer.text()
+        assert consumer.terminate() == 0
