@@ -30,6 +30,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     broker = item.config.stash.get(BROKER, None)
     if report.failed and broker is not None and "kafka" in getattr(item, "fixturenames", ()):
         report.sections.append(("Apache Kafka", f"its log: {broker.log}"))
+    if report.failed:
         folder = getattr(item, "funcargs", {}).get("tmp_path")
         for log in sorted(folder.glob("*.log")) if folder is not None else ():
             lines = [line for line in log.read_text(errors="replace").splitlines() if '"level":"debug"' not in line]

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.adapters.kafka_positions import CALL_S, StartPositions, Starts
+from consumer.adapters.kafka_positions import CALL_S, StartPositions
 from consumer.adapters.kafka_record import to_record
 from consumer.core.assignment import Assignment
 from consumer.core.budget import InFlightBudget
@@ -427,11 +427,8 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Own *partitions*, or none of them when the end has begun: close() gives them back."""
         try:
-            nothing = Starts([], is_fresh=False, is_new_group=False)
-            if self._is_ending():  # close() brings assignments, too: asking for offsets there would hold it up
-                consumer.incremental_assign([])
-                return
-            resolved = self._positions.resolve(consumer, partitions, self._is_ending) if partitions else nothing
+            # close() brings assignments, too: asking for offsets there would hold it up
+            resolved = None if self._is_ending() else self._positions.resolve(consumer, partitions, self._is_ending)
             if resolved is None:
                 consumer.incremental_assign([])
                 return

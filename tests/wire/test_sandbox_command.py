@@ -76,7 +76,7 @@ def test_https_rules_and_no_check(tmp_path: Path) -> None:
         assert send(where["endpoint"], b"[]", context) == b'{"success":"1"}'
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
 def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     ready = tmp_path / "ready.json"
