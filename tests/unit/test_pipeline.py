@@ -316,6 +316,31 @@ def test_the_lane_is_asked_again_and_its_records_go_out() -> None:
     on_the_bench(run)
 
 
+def test_a_lane_that_reopens_does_not_pass_an_open_breaker() -> None:
+    """Excludes: records of the lane sent straight to an endpoint that is known to fail."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "sick:1")
+        await rig.answer(REFUSED_KEY)
+        rig.read(at, "sick:2")
+        await rig.advance(5.25)  # the lane's probe is on the wire
+        rig.read(at, "well:1")
+        await rig.answer(Answer(404), which="well:1")
+        assert rig.budget.closed_for == {"breaker"}
+        sent = len(rig.transport.sent)
+        await rig.answer(OK, which="sick:1")  # sent before the breaker opened: it opens the lane, not the breaker
+        await rig.settle()
+        assert None in rig.sweeps, "the lane is open"
+        assert rig.delivery.breaker.is_open
+        assert len(rig.transport.sent) == sent, "sick:2 waits for the breaker"
+        await rig.advance(31)
+        await rig.answer_all(OK)
+        assert rig.count("events_delivered") == 3
+
+    on_the_bench(run)
+
+
 def test_ten_minutes_of_401_make_no_dead_letter_and_hold_no_position() -> None:
     async def run(rig: Rig) -> None:
         at = rig.assign()
