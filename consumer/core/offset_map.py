@@ -7,8 +7,8 @@ Between two runs lies something in flight, and that is bounded: a map is small b
 
     version "1" · number of characters that follow, four digits · base64url of: CRC-32 (4 bytes) · varints
 
-where the varints are the lengths of what is not settled and of what is, by turns, from the commit position on. The
-checksum covers the position, too, so a map is good for exactly the offset it was committed with. The text states its
+where the varints are the epoch second since which the position has stood, for people, and then the lengths of what is
+not settled and of what is, by turns, from the commit position on. The checksum covers the position, too, so a map is good for exactly the offset it was committed with. The text states its
 length because the Python client reads metadata up to a NUL byte that other clients don't write, and returns whatever
 memory lies behind; whoever reads must believe nothing.
 """
@@ -34,18 +34,25 @@ class Run(NamedTuple):
     end: int
 
 
+class OffsetMap(NamedTuple):
+    """What is settled beyond a commit position that has stood since epoch second `since_s`."""
+
+    runs: tuple[Run, ...] = ()
+    since_s: int = 0
+
+
 class UnreadableMapError(Exception):
     """The text is no map for this position; `str` says why, in one word. It must then be ignored as a whole."""
 
 
-def encode(position: int, runs: Iterable[Run], max_chars: int = MAX_CHARS) -> tuple[str, int]:
+def encode(position: int, runs: Iterable[Run], since_s: int = 0, max_chars: int = MAX_CHARS) -> tuple[str, int]:
     """Write *runs*, ascending and from *position* on, as text of at most *max_chars*.
 
     Returns:
         The text, empty if there is nothing to say, and how many offsets it covers. Where not all fit, the lowest win.
     """
     room = (max_chars - HEAD_CHARS) * 3 // 4 - CRC_BYTES
-    body = bytearray()
+    body = bytearray(_varint(since_s))
     covered = 0
     at = position
     for first, end in runs:
@@ -61,7 +68,7 @@ def encode(position: int, runs: Iterable[Run], max_chars: int = MAX_CHARS) -> tu
     return f"{VERSION}{len(text):04d}{text}", covered
 
 
-def decode(text: str, position: int, limit: int) -> tuple[Run, ...]:
+def decode(text: str, position: int, limit: int) -> OffsetMap:
     """Read the runs that were committed with *position*.
 
     Args:
@@ -73,7 +80,7 @@ def decode(text: str, position: int, limit: int) -> tuple[Run, ...]:
         UnreadableMapError: it isn't ours, is damaged, belongs to another position, or promises more than can be.
     """
     if not text:
-        return ()
+        return OffsetMap()
     digits = text[1:HEAD_CHARS]
     if text[0] != VERSION or len(digits) != HEAD_CHARS - 1 or not (digits.isascii() and digits.isdigit()):
         raise UnreadableMapError("foreign")
@@ -88,11 +95,11 @@ def decode(text: str, position: int, limit: int) -> tuple[Run, ...]:
     body = raw[CRC_BYTES:]
     if raw[:CRC_BYTES] != _checksum(position, body):
         raise UnreadableMapError("checksum")
-    return _runs(body, position, limit)
+    since_s, *lengths = _varints(body) or [0]
+    return OffsetMap(_runs(lengths, position, limit), since_s)
 
 
-def _runs(body: bytes, position: int, limit: int) -> tuple[Run, ...]:
-    lengths = _varints(body)
+def _runs(lengths: list[int], position: int, limit: int) -> tuple[Run, ...]:
     if len(lengths) % 2 or not all(lengths[1::2]):
         raise UnreadableMapError("damaged")
     runs: list[Run] = []

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from consumer.core.offset_map import HEAD_CHARS, MAX_CHARS, Run, UnreadableMapError, decode, encode
+from consumer.core.offset_map import HEAD_CHARS, MAX_CHARS, OffsetMap, Run, UnreadableMapError, decode, encode
 
 NO_LIMIT = 2**63
 positions = st.integers(0, 2**62)
@@ -27,11 +27,11 @@ def settled_behind(position: int, blockers: range) -> list[Run]:
     return [Run(one + 1, other) for one, other in pairwise([position, *blockers])]
 
 
-@given(maps())
-def test_what_was_encoded_is_decoded(made: tuple[int, tuple[Run, ...]]) -> None:
+@given(maps(), st.integers(0, 2**40))
+def test_what_was_encoded_is_decoded(made: tuple[int, tuple[Run, ...]], since_s: int) -> None:
     position, runs = made
-    text, covered = encode(position, runs)
-    assert decode(text, position, NO_LIMIT) == runs
+    text, covered = encode(position, runs, since_s)
+    assert decode(text, position, NO_LIMIT) == (OffsetMap(runs, since_s) if runs else OffsetMap())
     assert covered == sum(run.end - run.first for run in runs)
 
 
@@ -41,14 +41,14 @@ def test_what_stands_behind_the_text_is_not_read(made: tuple[int, tuple[Run, ...
     position, runs = made
     text, _ = encode(position, runs)
     if text:
-        assert decode(text + behind, position, NO_LIMIT) == runs
+        assert decode(text + behind, position, NO_LIMIT).runs == runs
 
 
 @given(maps(most=50), st.integers(0, 300))
 def test_where_not_all_fits_the_lowest_offsets_win(made: tuple[int, tuple[Run, ...]], max_chars: int) -> None:
     position, runs = made
-    text, covered = encode(position, runs, max_chars)
-    kept = decode(text, position, NO_LIMIT)
+    text, covered = encode(position, runs, max_chars=max_chars)
+    kept = decode(text, position, NO_LIMIT).runs
     assert len(text) <= max_chars
     assert kept == runs[: len(kept)]
     assert covered == sum(run.end - run.first for run in kept)
@@ -59,7 +59,7 @@ def test_where_not_all_fits_the_lowest_offsets_win(made: tuple[int, tuple[Run, .
 @given(st.one_of(st.text(), st.binary().map(lambda raw: raw.decode("latin-1"))), positions)
 def test_any_text_is_understood_or_refused(text: str, position: int) -> None:
     try:
-        runs = decode(text, position, NO_LIMIT)
+        runs = decode(text, position, NO_LIMIT).runs
     except UnreadableMapError:
         return
     assert (runs == ()) == (text == "")
@@ -74,7 +74,7 @@ def test_a_changed_character_is_found(made: tuple[int, tuple[Run, ...]], data: s
     at = data.draw(st.integers(0, len(text) - 1))
     changed = text[:at] + data.draw(st.characters().filter(lambda char: char != text[at])) + text[at + 1 :]
     try:
-        assert decode(changed, position, NO_LIMIT) == runs, "only bits that carry nothing may differ"
+        assert decode(changed, position, NO_LIMIT).runs == runs, "only bits that carry nothing may differ"
     except UnreadableMapError:
         return
 
@@ -94,7 +94,7 @@ def test_a_run_beyond_the_limit_spoils_the_whole_map(made: tuple[int, tuple[Run,
     position, runs = made
     text, _ = encode(position, runs)
     if runs:
-        assert decode(text, position, runs[-1].end) == runs
+        assert decode(text, position, runs[-1].end).runs == runs
         with pytest.raises(UnreadableMapError, match="span"):
             decode(text, position, runs[-1].end - 1)
 
@@ -122,7 +122,7 @@ def test_its_length_never_passes_what_the_broker_takes() -> None:
 
 def test_nothing_to_say_is_nothing() -> None:
     assert encode(5, []) == ("", 0)
-    assert decode("", 5, 5) == ()
+    assert decode("", 5, 5) == OffsetMap()
 
 
 @pytest.mark.parametrize(
