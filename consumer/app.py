@@ -210,6 +210,8 @@ class Member:
                 clock=self._clock,
                 pause=time.sleep,
                 admin_conf={**admin_conf(self._settings, self._client_id), "logger": kafka_logger()},
+                max_span_records=self._settings.delivery.max_span_records,
+                metrics=self._metrics,
             ),
             parking=Parking(plan),
             budget=self._budget,

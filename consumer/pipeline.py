@@ -75,6 +75,11 @@ class Pipeline:
             if assignment.leaving:
                 self._settlement.abandon(envelope)
                 continue
+            if tracker.pass_over(record.offset):
+                self._metrics.settled_before_skipped.add(())
+                self._settlement.abandon(envelope)
+                self._settlement.publish_later(assignment)
+                continue
             if tracker.in_flight == 0:
                 assignment.advanced_at = now
             if not tracker.track(record.offset):

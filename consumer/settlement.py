@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from consumer.core.assignment import Assignment
+from consumer.core.assignment import Assignment, Position
 from consumer.core.budget import InFlightBudget
 from consumer.core.flood_guard import FloodGuard
 from consumer.envelope import Envelope
@@ -12,10 +12,11 @@ from consumer.ports import Clock
 from consumer.telemetry import Metrics, log
 
 End: TypeAlias = Literal["delivered", "filtered", "retried", "held", "dead_lettered"]
-Positions: TypeAlias = list[tuple[Assignment, int]]
+Positions: TypeAlias = list[Position]
 
-FLUSH_S = 0.02
-"""How long a new commit position may wait before the Kafka thread hears of it."""
+FLUSH_S = 0.1
+"""How long what settled may wait before the Kafka thread hears of it. Small beside the commit interval, and long enough
+that the maps, up to a millisecond of work for a full in-flight budget, cost nothing that could be measured."""
 
 
 class Settlement:
@@ -37,7 +38,7 @@ class Settlement:
         self._clock = clock
         self._publish = publish
         self._wake_readers = wake_readers
-        self._advanced: set[Assignment] = set()
+        self._changed: set[Assignment] = set()
         self._flush_is_due = False
         self._ends = {
             "delivered": metrics.events_delivered,
@@ -111,7 +112,8 @@ class Settlement:
             return
         if assignment.tracker.settle(envelope.record.offset):
             assignment.settled_timestamp_ms = envelope.record.timestamp_ms
-            self._moved(assignment)
+            assignment.advanced_at = self._clock.monotonic()
+        self.publish_later(assignment)
         self._ends[end].add(labels)
         now = self._clock.monotonic()
         self._metrics.consume_to_settled.observe(now - envelope.taken_at)
@@ -126,9 +128,12 @@ class Settlement:
         """Let go of *envelope* unsettled, for the next owner. It is counted when its assignment is fenced."""
         self._release(envelope)
 
-    def passed(self, assignment: Assignment) -> None:
-        """Publish the position of *assignment* though nothing settled: a gap of the log was passed."""
-        self._moved(assignment)
+    def publish_later(self, assignment: Assignment) -> None:
+        """Let the Kafka thread know, soon, what is settled of *assignment*."""
+        self._changed.add(assignment)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
     def fence(self, assignments: list[Assignment], reason: str) -> Positions:
         """End the epochs of *assignments*: nothing of theirs moves any more.
@@ -137,21 +142,16 @@ class Settlement:
             Their last commit positions; taken in the same step, so that nothing settles in between.
         """
         positions: Positions = []
+        now_s = self._clock.wall_ms() // 1000
         for assignment in assignments:
             if not assignment.fenced:
                 self._metrics.events_abandoned.add((reason,), assignment.fence())
-                positions.append((assignment, assignment.tracker.committable))
-            self._advanced.discard(assignment)
+                positions.append(assignment.position(now_s))
+            self._changed.discard(assignment)
         return positions
-
-    def _moved(self, assignment: Assignment) -> None:
-        assignment.advanced_at = self._clock.monotonic()
-        self._advanced.add(assignment)
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        self._publish([(assignment, assignment.tracker.committable) for assignment in self._advanced])
-        self._advanced.clear()
+        now_s = self._clock.wall_ms() // 1000
+        self._publish([assignment.position(now_s) for assignment in self._changed])
+        self._changed.clear()

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from consumer.core.offset_map import OffsetMap, UnreadableMapError, decode
+from consumer.core.record import Partition
 from consumer.errors import KafkaFatalError, OffsetsLostError
 from consumer.ports import Clock
-from consumer.telemetry import log
+from consumer.telemetry import Metrics, log
 
 T = TypeVar("T")
 
@@ -32,6 +34,8 @@ class Starts(NamedTuple):
     """Some had no commit before: the start that was resolved must be committed before anything is read."""
     is_new_group: bool
     """None of all had one, and there is no trace of an earlier life: this is the group's first start."""
+    maps: dict[Partition, OffsetMap]
+    """What is settled beyond the commits, where they say so."""
 
 
 class _Patience(NamedTuple):
@@ -52,6 +56,7 @@ class StartPositions:
         start: "earliest", "latest" or a moment.
         budget_s: how long errors are waited out before the process stops.
         admin_conf: the properties of an admin client, made when a partition has no commit.
+        max_span_records: how far beyond a commit we ever settle; a map that promises much more is not ours.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class StartPositions:
         clock: Clock,
         pause: Callable[[float], None],
         admin_conf: dict[str, Any],
+        max_span_records: int,
+        metrics: Metrics,
     ) -> None:
         self._group_id = group_id
         self._source_topics = tuple(source_topics)
@@ -74,6 +81,8 @@ class StartPositions:
         self._clock = clock
         self._pause = pause
         self._admin_conf = admin_conf
+        self._max_span_records = max_span_records
+        self._metrics = metrics
 
     def resolve(
         self, consumer: Consumer, partitions: Sequence[TopicPartition], is_stopping: Callable[[], bool]
@@ -94,6 +103,7 @@ class StartPositions:
         is_fresh = any(at.offset < 0 for at in committed)
         is_new_group = is_fresh and self._patiently(patience, partial(self._is_new_group, consumer))
         applies: dict[str, bool] = {}
+        maps: dict[Partition, OffsetMap] = {}
         resolved: list[TopicPartition] = []
         for at in committed:
             if at.offset < 0:
@@ -104,8 +114,39 @@ class StartPositions:
                 at.offset = self._patiently(patience, partial(self._first, consumer, at, applies[at.topic]))
                 rule = str(self._start) if applies[at.topic] else "low watermark"
                 log.debug("offset.resolved", topic=at.topic, partition=at.partition, offset=at.offset, rule=rule)
+            elif text := self._metadata(at):
+                maps[Partition(at.topic, at.partition)] = self._patiently(
+                    patience, partial(self._map, consumer, at, text)
+                )
             resolved.append(TopicPartition(at.topic, at.partition, at.offset))
-        return Starts(resolved, is_fresh, is_new_group)
+        return Starts(resolved, is_fresh, is_new_group, maps)
+
+    def _metadata(self, at: TopicPartition) -> str:
+        """Return the text that was committed with *at*; the client reads that of others into foreign memory."""
+        try:
+            return at.metadata or ""
+        except Exception:  # noqa: BLE001 - seen: UnicodeDecodeError, from bytes that are not the text's
+            self._ignored(at, "unreadable")
+            return ""
+
+    def _map(self, consumer: Consumer, at: TopicPartition, text: str) -> OffsetMap:
+        """Read what is settled beyond the commit *at*. What is no map of ours covers nothing."""
+        here = TopicPartition(at.topic, at.partition)
+        _, high = consumer.get_watermark_offsets(here, timeout=CALL_S, cached=False)
+        # twice: batches that were read already when the span limit was reached are settled, too
+        limit = min(int(high), at.offset + 2 * self._max_span_records)
+        try:
+            found = decode(text, at.offset, limit)
+        except UnreadableMapError as error:
+            self._ignored(at, str(error))
+            return OffsetMap()
+        settled = sum(run.end - run.first for run in found.runs)
+        log.info("offset.map_read", topic=at.topic, partition=at.partition, offset=at.offset, settled=settled)
+        return found
+
+    def _ignored(self, at: TopicPartition, reason: str) -> None:
+        self._metrics.offset_maps_ignored.add((reason,))
+        log.warning("offset.map_ignored", topic=at.topic, partition=at.partition, offset=at.offset, reason=reason)
 
     def _is_new_group(self, consumer: Consumer) -> bool:
         """Tell a new group from one whose commits the broker has dropped: our topics have records of the latter."""

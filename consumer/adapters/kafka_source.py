@@ -16,10 +16,12 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.adapters.kafka_positions import CALL_S, StartPositions
+from consumer.adapters.kafka_commits import Commits
+from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_record import to_record
-from consumer.core.assignment import Assignment
+from consumer.core.assignment import Assignment, Position
 from consumer.core.budget import InFlightBudget
+from consumer.core.offset_map import OffsetMap
 from consumer.core.parking import Parked, Parking
 from consumer.core.record import Partition, Record
 from consumer.errors import ConsumerError, KafkaFatalError, OutOfRangeError
@@ -31,7 +33,7 @@ PAUSE_AFTER_S = 5.0
 WAIT_S = 0.1
 """The longest step of the thread outside of a drain."""
 
-Positions = Sequence[tuple[Assignment, int]]
+Positions = Sequence[Position]
 Callback = TypeVar("Callback", bound=Callable[..., None])
 
 
@@ -107,7 +109,6 @@ class KafkaSource:
         self._stopping = False
         self._failure: ConsumerError | None = None
         self._owned: dict[Partition, Assignment] = {}
-        self._stored: dict[Partition, int] = {}
         self._given_back: dict[Partition, tuple[int, int | None]] = {}
         self._span_paused: set[Partition] = set()
         self._all_paused = False
@@ -133,7 +134,7 @@ class KafkaSource:
 
     def publish(self, positions: Positions) -> None:
         """Store commit *positions*, if their assignments are still ours by then."""
-        self._commands.put(lambda: self._store(positions))
+        self._commands.put(lambda: self._commits.store(positions, self._owned))
 
     def set_span_paused(self, stop: Sequence[Assignment], go: Sequence[Assignment]) -> None:
         """Stop or resume reading single partitions."""
@@ -163,6 +164,12 @@ class KafkaSource:
         self._sink = sink
         self._consumer = Consumer(
             {**self._conf, "stats_cb": self._on_stats, "error_cb": self._on_error, "on_commit": self._on_commit}
+        )
+        self._commits = Commits(
+            self._consumer,
+            interval_s=self._conf["auto.commit.interval.ms"] / 1000,
+            metrics=self._metrics,
+            clock=self._clock,
         )
         self._consumer.subscribe(
             list(self._policy.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -214,7 +221,11 @@ class KafkaSource:
     def _commit_starts(self) -> None:
         """Commit the starts that were resolved; only then read, and let the group be known to have worked."""
         if self._owned:
-            if not self._commit() or not self._has_commits():
+            try:
+                if not self._commits.commit_now(self._owned):
+                    return
+            except KafkaException as error:
+                self._note_error(error.args[0])
                 return
             if self._is_first_start:  # its mark comes after its commit, or another member would think it forgotten
                 self._first_start()
@@ -322,6 +333,8 @@ class KafkaSource:
         due = self._parking.due(self._clock.wall_ms())
         if due:
             self._resume(due)
+        if not self._has_fresh_starts:
+            self._commits.look()
         now = self._clock.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_interval_s
@@ -376,48 +389,6 @@ class KafkaSource:
         if free:
             self._consumer.resume([TopicPartition(*partition) for partition in free])
 
-    # -- offsets
-
-    def _store(self, positions: Positions) -> None:
-        """Give the next commit what settled; only for assignments that are still ours."""
-        current = [
-            (assignment.partition, offset)
-            for assignment, offset in positions
-            if self._owned.get(assignment.partition) is assignment
-            and offset > self._stored.get(assignment.partition, -1)
-        ]
-        for partition, offset in current:
-            try:
-                self._consumer.store_offsets(offsets=[TopicPartition(partition.topic, partition.number, offset)])
-            except KafkaException as error:
-                self._metrics.offset_commits.add((f"store_{error.args[0].name().lower()}",))
-                continue
-            self._stored[partition] = offset
-
-    def _commit(self) -> bool:
-        """Commit what is stored, now: a start that was resolved must not be resolved again.
-
-        Returns:
-            Whether it is done.
-        """
-        try:
-            outcome = self._consumer.commit(asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError._NO_OFFSET:  # noqa: SLF001 - the client's own name for it
-                return True
-            self._note_error(error.args[0])
-            return False
-        return all(at.error is None for at in outcome or ())
-
-    def _has_commits(self) -> bool:
-        """Ask the broker: after a refused commit the client has nothing to commit, and calls that no error."""
-        try:
-            answer = self._consumer.committed([TopicPartition(*at) for at in self._owned], timeout=CALL_S)
-        except KafkaException as error:
-            self._note_error(error.args[0])
-            return False
-        return all(at.error is None and at.offset >= 0 for at in answer)
-
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
     def _is_ending(self) -> bool:
@@ -432,9 +403,11 @@ class KafkaSource:
             if resolved is None:
                 consumer.incremental_assign([])
                 return
-            starts, is_fresh, is_new = resolved
+            starts, is_fresh, is_new, maps = resolved
             assignments = [
-                Assignment(Partition(at.topic, at.partition), next(self._epochs), at.offset) for at in starts
+                Assignment(partition, next(self._epochs), at.offset, maps.get(partition, OffsetMap()))
+                for at in starts
+                for partition in [Partition(at.topic, at.partition)]
             ]
             self._sink.assigned(assignments)
             consumer.incremental_assign(starts)
@@ -452,8 +425,7 @@ class KafkaSource:
     def _own(self, assignment: Assignment) -> None:
         partition = assignment.partition
         self._owned[partition] = assignment
-        self._stored.pop(partition, None)
-        self._store([(assignment, assignment.start)])
+        self._commits.begin(assignment)
         if partition.topic == self._parking.plan.held_topic:
             self._parking.park(partition, Parked(assignment.start, None))
             self._next_sweep = 0.0
@@ -470,6 +442,7 @@ class KafkaSource:
         self._kept = [message for message in self._kept if _partition(message) in self._owned]
         for assignment in assignments:
             partition = assignment.partition
+            self._commits.forget(partition)
             self._parking.forget(partition)
             self._given_back.pop(partition, None)
             self._span_paused.discard(partition)
@@ -483,7 +456,7 @@ class KafkaSource:
         if leaving:
             self._metrics.rebalances.add(("revoke",))
             timeout_s = self._policy.drain_timeout_s
-            self._store(self._sink.revoked(leaving, timeout_s=timeout_s, reason="revoked"))
+            self._commits.store(self._sink.revoked(leaving, timeout_s=timeout_s, reason="revoked"), self._owned)
             log.info("consumer.revoked", partitions=len(leaving))
         self._disown(partitions)
 
@@ -495,13 +468,7 @@ class KafkaSource:
 
     @_never_raising("commit")
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        failed = error or next((at.error for at in partitions if at.error is not None), None)
-        if failed is None:
-            self._metrics.offset_commits.add(("ok",))
-            self._metrics.last_commit_timestamp.set(self._clock.wall_ms() / 1000)
-        elif failed.code() != KafkaError._NO_OFFSET:  # noqa: SLF001
-            self._metrics.offset_commits.add((failed.name().lower(),))
-            log.warning("offset.commit_failed", reason=failed.name())
+        self._commits.answered(error, partitions)
 
     @_never_raising("stats")
     def _on_stats(self, text: str) -> None:
@@ -558,9 +525,14 @@ class KafkaSource:
         """Drain what is ours, store it, and close: librdkafka commits what is stored."""
         if self._owned:
             owned = [*self._owned.values()]
-            self._store(self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown"))
+            positions = self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown")
+            self._commits.store(positions, self._owned)
             self._owned.clear()  # close() calls on_revoke, which has nothing left to drain
+            self._commits.hand_over(self._poll_to_the_end)
         self._consumer.close()
+
+    def _poll_to_the_end(self) -> None:
+        self._consumer.poll(WAIT_S / 2)  # what it returns belongs to the next owner
 
 
 def _partition(message: Message) -> Partition:

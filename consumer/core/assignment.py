@@ -1,7 +1,9 @@
 """One period of owning a partition. One that comes back is a new object, so late answers cannot reach it (I4)."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from consumer.core.offset_map import OffsetMap, encode
 from consumer.core.offsets import OffsetTracker
 from consumer.core.record import Partition
 
@@ -16,6 +18,8 @@ class Assignment:
     partition: Partition
     epoch: int
     start: int
+    before: OffsetMap = field(default_factory=OffsetMap)
+    """What earlier owners settled beyond `start`."""
     tracker: OffsetTracker = field(init=False)
     active: int = 0
     """Records that may settle by themselves soon: on the wire, between attempts, on the way to our topics."""
@@ -27,9 +31,22 @@ class Assignment:
     """When `committable` last moved, or in-flight work began: monotonic seconds."""
     settled_timestamp_ms: int = -1
     """Broker timestamp of a record next to the commit position."""
+    _stands_at: int = field(init=False)
+    _since_s: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tracker = OffsetTracker(self.start)
+        self.tracker = OffsetTracker(self.start, self.before.runs)
+        self._stands_at = self.start
+        self._since_s = self.before.since_s
+
+    def position(self, now_s: int) -> "Position":
+        """Return what to commit; *now_s* is the epoch second, which the map keeps while the position stands."""
+        offset = self.tracker.committable
+        if offset != self._stands_at or not self._since_s:
+            self._stands_at = offset
+            self._since_s = now_s
+        text, _ = encode(offset, self.tracker.settled_runs(), self._since_s)
+        return Position(self, offset, text)
 
     def fence(self) -> int:
         """End the epoch.
@@ -39,3 +56,11 @@ class Assignment:
         """
         self.leaving = self.fenced = True
         return self.tracker.in_flight
+
+
+class Position(NamedTuple):
+    """The next offset to read after a crash, and the map of what is settled beyond it: the commit's metadata."""
+
+    assignment: Assignment
+    offset: int
+    metadata: str

@@ -7,10 +7,11 @@ Between two runs lies something in flight, and that is bounded: a map is small b
 
     version "1" · number of characters that follow, four digits · base64url of: CRC-32 (4 bytes) · varints
 
-where the varints are the epoch second since which the position has stood, for people, and then the lengths of what is
-not settled and of what is, by turns, from the commit position on. The checksum covers the position, too, so a map is good for exactly the offset it was committed with. The text states its
-length because the Python client reads metadata up to a NUL byte that other clients don't write, and returns whatever
-memory lies behind; whoever reads must believe nothing.
+where the varints are the epoch second since which the position has stood, for people to see, and then the lengths of
+what is not settled and of what is, by turns, from the commit position on. The checksum covers the position, too, so a
+map is good for exactly the offset it was committed with. The text states its length because the Python client reads
+metadata up to a NUL byte that other clients don't write, and returns whatever memory lies behind; whoever reads must
+believe nothing.
 """
 
 import base64

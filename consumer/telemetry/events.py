@@ -51,6 +51,12 @@ EVENTS: dict[str, LogEvent] = {
     "consumer.failed": _error("The process ends because of this; 4 and the like are ExitCode's.", "exit_code"),
     "offset.resolved": _debug("A partition without a commit starts here, by this rule.", *_PLACE, "rule"),
     "offset.unresolved": _warning("The committed offsets cannot be read; asked again.", "reason"),
+    "offset.map_read": _info(
+        "An earlier owner settled so many records beyond its commit; they are not sent again.", *_PLACE, "settled"
+    ),
+    "offset.map_ignored": _warning(
+        "The commit's metadata is no map of ours, or not for this position.", *_PLACE, "reason"
+    ),
     "offset.commit_failed": _warning("A commit failed; the next one covers it.", "reason"),
     "event.dead_lettered": _warning(
         "A record was given up to a person; the first of each reason, then one per 10 s with their count.",

@@ -157,6 +157,16 @@ class Metrics(Collector):
         self.redelivered_skipped = c(
             "kochava_redelivered_skipped", "Records that came again while we had them, and were not sent again."
         )
+        self.settled_before_skipped = c(
+            "kochava_settled_before_skipped",
+            "Records that an earlier owner had settled beyond its commit position, and that were not sent again.",
+        )
+        self.offset_maps_ignored = c(
+            "kochava_offset_maps_ignored",
+            "Metadata of commits that we did not believe, so that what it may have covered is sent again.",
+            ["reason"],
+            known=[(word,) for word in ("foreign", "truncated", "damaged", "checksum", "span", "unreadable")],
+        )
         self.stale_answers = c("kochava_stale_answers", "Ends that came after their partition had gone.")
         self.delivery_attempts = c(
             "kochava_delivery_attempts", "Requests by what came of them.", ["outcome", "status_class"]
@@ -193,7 +203,7 @@ class Metrics(Collector):
             ["topic", "partition"],
         )  # fmt: skip
         self.settled_beyond_commit = g(
-            "kochava_settled_beyond_commit", "Ended records that a crash now would read again.",
+            "kochava_settled_beyond_commit", "Ended records beyond the commit position: its map tells the next owner.",
             ["topic", "partition"],
         )  # fmt: skip
         self.offset_commits = c("kochava_offset_commits", "Commits by what came of them.", ["outcome"], [("ok",)])

@@ -15,6 +15,7 @@ from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
+from consumer.core.offset_map import OffsetMap, decode
 from consumer.core.outcome import Answer, Fault
 from consumer.core.record import Headers, Partition, Record
 from consumer.core.retry import RetryPlan
@@ -132,6 +133,7 @@ class Rig:
         self.translator = FakeTranslator()
         self.decoder = FakeDecoder(self.translator)
         self.published: dict[Partition, int] = {}
+        self.maps: dict[Partition, OffsetMap] = {}
         self.sweeps: list[int | None] = []
         self.epoch = 0
         self.settlement = Settlement(
@@ -160,13 +162,21 @@ class Rig:
         self.pipeline.requeue(envelopes)
 
     def _publish(self, positions: Positions) -> None:
-        self.published.update({assignment.partition: offset for assignment, offset in positions})
+        for assignment, offset, metadata in positions:
+            self.published[assignment.partition] = offset
+            self.maps[assignment.partition] = decode(metadata, offset, limit=2**62)
 
     # -- the source
 
-    def assign(self, topic: str = "events", number: int = 0, start: int = 0) -> Assignment:
+    def assign(
+        self,
+        topic: str = "events",
+        number: int = 0,
+        start: int = 0,
+        before: OffsetMap = OffsetMap(),  # noqa: B008
+    ) -> Assignment:
         self.epoch += 1
-        assignment = Assignment(Partition(topic, number), self.epoch, start)
+        assignment = Assignment(Partition(topic, number), self.epoch, start, before)
         self.pipeline.assigned([assignment])
         return assignment
 

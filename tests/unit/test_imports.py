@@ -46,7 +46,11 @@ MAY_IMPORT = {
 # the rooms of one adapter: its front may import those behind it, nobody else
 FAMILIES = {
     "consumer.adapters.fast_transport": {"consumer.adapters.fast_connection", "consumer.adapters.fast_request"},
-    "consumer.adapters.kafka_source": {"consumer.adapters.kafka_positions", "consumer.adapters.kafka_record"},
+    "consumer.adapters.kafka_source": {
+        "consumer.adapters.kafka_commits",
+        "consumer.adapters.kafka_positions",
+        "consumer.adapters.kafka_record",
+    },
     "consumer.adapters.kafka_admin": {"consumer.adapters.kafka_record"},
 }
 

@@ -4,6 +4,7 @@ import pytest
 
 from consumer.core.breaker import BreakerPolicy
 from consumer.core.flood_guard import FloodGuard
+from consumer.core.offset_map import OffsetMap, Run
 from consumer.core.outcome import Answer, Fault
 from tests.support.rig import OK, PLAN, Rig, on_the_bench
 
@@ -20,7 +21,8 @@ def test_each_record_settles_by_itself_and_the_commit_waits_for_the_slowest() ->
         await rig.answer(which="game:b")
         await rig.answer(which="game:c")
         await rig.advance(0.25)
-        assert rig.published == {}
+        assert rig.published == {at.partition: 0}
+        assert rig.maps[at.partition].runs == (Run(1, 3),)
         await rig.answer(which="game:a")
         await rig.advance(0.25)
         assert rig.published == {at.partition: 3}
@@ -437,12 +439,34 @@ def test_a_drain_lets_what_is_on_the_wire_end_and_abandons_what_only_waits() -> 
         assert not drain.done()
         await rig.answer(which="game:a")
         await rig.answer(which="game:b")
-        assert [offset for _, offset in await drain] == [2]
+        assert [position.offset for position in await drain] == [2]
         assert rig.count("events_abandoned") == 1
         assert rig.transport.sent == ["game:a", "game:b"]
         assert rig.budget.records == 0
 
     on_the_bench(run, connections=2)
+
+
+def test_what_an_earlier_owner_settled_is_not_sent_again() -> None:
+    async def run(rig: Rig) -> None:
+        before = OffsetMap((Run(1, 3), Run(4, 6)), since_s=1_600_000_000)
+        at = rig.assign(before=before)
+        rig.read(at, "game:a", "game:b", "game:c", "game:d")
+        assert rig.transport.sent == ["game:a", "game:d"]
+        assert rig.count("settled_before_skipped") == 2
+        await rig.answer(which="game:d")
+        await rig.advance(0.25)
+        assert rig.published == {at.partition: 0}
+        assert rig.maps[at.partition] == OffsetMap((Run(1, 6),), before.since_s), "and the next owner hears of it"
+        await rig.answer(which="game:a")
+        await rig.advance(0.25)
+        assert rig.published == {at.partition: 4}
+        rig.read(at, "game:e", "game:f")
+        await rig.advance(0.25)
+        assert rig.published == {at.partition: 6}, "passed without an answer"
+        assert rig.budget.records == 0
+
+    on_the_bench(run)
 
 
 def test_a_late_answer_moves_nothing() -> None:

@@ -9,7 +9,10 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from consumer.adapters import kafka_positions
 from consumer.adapters.clock import SystemClock
 from consumer.adapters.kafka_positions import StartPositions
+from consumer.core.offset_map import OffsetMap, Run, encode
+from consumer.core.record import Partition
 from consumer.errors import KafkaFatalError, OffsetsLostError
+from consumer.telemetry import Metrics
 
 HERE = [TopicPartition("in-app-events", 0)]
 OURS = ["retry", "held", "dead-letter"]
@@ -53,11 +56,12 @@ class Unanswering:
         raise KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
 
 
-def positions(budget_s: float, waits: list[float]) -> StartPositions:
+def positions(budget_s: float, waits: list[float], metrics: Metrics | None = None) -> StartPositions:
     nowhere: dict[str, Any] = {}
     return StartPositions(
         group_id="kochava", source_topics=["in-app-events"], our_topics=OURS, start="earliest", budget_s=budget_s,
-        clock=SystemClock(), pause=waits.append, admin_conf=nowhere,
+        clock=SystemClock(), pause=waits.append, admin_conf=nowhere, max_span_records=1000,
+        metrics=metrics or Metrics(),
     )  # fmt: skip
 
 
@@ -94,3 +98,60 @@ def test_a_group_without_any_trace_is_new(monkeypatch: pytest.MonkeyPatch) -> No
     assert starts is not None
     assert starts.is_new_group
     assert starts.is_fresh
+
+
+class Committed:
+    """A broker with one commit at 100, the end of the log at 200, and any metadata."""
+
+    def __init__(self, metadata: object) -> None:
+        self._metadata = metadata
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[object]:
+        class Answer(SimpleNamespace):
+            @property
+            def metadata(answer: Any) -> str | None:
+                if isinstance(self._metadata, Exception):
+                    raise self._metadata
+                return cast("str | None", self._metadata)
+
+        return [Answer(topic=at.topic, partition=at.partition, offset=100, error=None) for at in partitions]
+
+    def get_watermark_offsets(self, at: TopicPartition, timeout: float, *, cached: bool) -> tuple[int, int]:
+        return 0, 200
+
+
+@pytest.mark.parametrize(
+    ("metadata", "runs", "ignored"),
+    [
+        (None, (), {}),
+        ("", (), {}),
+        (encode(100, [Run(101, 200)])[0], (Run(101, 200),), {}),
+        (encode(100, [Run(101, 150)])[0] + "V\x7f foreign memory", (Run(101, 150),), {}),
+        (encode(99, [Run(101, 150)])[0], (), {("checksum",): 1}),
+        (encode(100, [Run(101, 201)])[0], (), {("span",): 1}),
+        ("node-17", (), {("foreign",): 1}),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), (), {("unreadable",): 1}),
+    ],
+)
+def test_metadata_is_a_map_or_is_ignored_and_counted(
+    metadata: object, runs: tuple[Run, ...], ignored: dict[tuple[str], int]
+) -> None:
+    metrics = Metrics()
+    found = positions(60, [], metrics).resolve(cast("Consumer", Committed(metadata)), HERE, lambda: False)
+    assert found is not None
+    assert [at.offset for at in found.partitions] == [100]
+    assert found.maps.get(Partition("in-app-events", 0), OffsetMap()).runs == runs
+    assert {labels: count for labels, count in metrics.offset_maps_ignored.values.items() if count} == ignored
+
+
+def test_a_map_beyond_what_we_ever_keep_open_is_ignored() -> None:
+    class LongLog(Committed):
+        def get_watermark_offsets(self, at: TopicPartition, timeout: float, *, cached: bool) -> tuple[int, int]:
+            return 0, 2**40
+
+    text, _ = encode(100, [Run(101, 2**31)])
+    metrics = Metrics()
+    found = positions(60, [], metrics).resolve(cast("Consumer", LongLog(text)), HERE, lambda: False)
+    assert found is not None
+    assert found.maps[Partition("in-app-events", 0)] == OffsetMap()
+    assert metrics.offset_maps_ignored.values[("span",)] == 1

@@ -1,0 +1,149 @@
+"""What one reader gives the client to commit: positions, and maps of what is settled beyond them.
+
+Progress is only ever stored; the client commits it, while the partition is ours. It compares offsets alone, though: a
+map that changes while its position stands is not committed. So there is one explicit commit, of exactly the last stored
+offset, at most once per interval, and once more before the group is left. Never within a rebalance callback.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.core.assignment import Assignment, Position
+from consumer.core.record import Partition
+from consumer.ports import Clock
+from consumer.telemetry import Metrics, log
+
+ANSWER_S = 5.0
+"""How long the broker may take to say what is committed."""
+HAND_OVER_S = 3.0
+"""How long the last maps may take before the group is left; without a coordinator there is no answer at all."""
+
+
+@dataclass(slots=True)
+class _Stored:
+    offset: int
+    metadata: str
+    since: float
+    """When the offset moved, or its map was last committed by us: monotonic seconds."""
+    is_said: bool = True
+    """Some commit that was made, or that the client will make, carries this map."""
+
+
+class Commits:
+    """The offsets and maps of the partitions that this reader owns. On the Kafka thread only."""
+
+    def __init__(self, consumer: Consumer, *, interval_s: float, metrics: Metrics, clock: Clock) -> None:
+        self._consumer = consumer
+        self._interval_s = interval_s
+        self._metrics = metrics
+        self._clock = clock
+        self._stored: dict[Partition, _Stored] = {}
+        self._next_look = 0.0
+        self._unanswered = 0
+
+    def begin(self, assignment: Assignment) -> None:
+        """Store the start of *assignment* with the map it came with: the client may commit it, and must not drop it."""
+        self._stored.pop(assignment.partition, None)
+        self._store(assignment.partition, assignment.position(self._clock.wall_ms() // 1000))
+
+    def forget(self, partition: Partition) -> None:
+        self._stored.pop(partition, None)
+
+    def store(self, positions: Iterable[Position], owned: Mapping[Partition, Assignment]) -> None:
+        """Give the next commit what settled; only for assignments that are still ours."""
+        for position in positions:
+            partition = position.assignment.partition
+            if owned.get(partition) is position.assignment:
+                self._store(partition, position)
+
+    def _store(self, partition: Partition, position: Position) -> None:
+        _, offset, metadata = position
+        stored = self._stored.get(partition)
+        stands = stored is not None and offset == stored.offset
+        if stored is not None and (offset < stored.offset or (stands and metadata == stored.metadata)):
+            return
+        try:
+            self._consumer.store_offsets(offsets=[TopicPartition(*partition, offset, metadata)])
+        except KafkaException as error:
+            self._metrics.offset_commits.add((f"store_{error.args[0].name().lower()}",))
+            return
+        if stored is not None and stands:
+            stored.metadata = metadata
+            stored.is_said = False
+        else:
+            self._stored[partition] = _Stored(offset, metadata, self._clock.monotonic())
+
+    # -- commits of our own
+
+    def look(self) -> None:
+        """Commit the maps that changed while their positions stood for an interval."""
+        now = self._clock.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + self._interval_s / 2
+            self._commit_maps([at for at, one in self._stored.items() if now - one.since >= self._interval_s])
+
+    def hand_over(self, poll: Callable[[], None]) -> None:
+        """Commit the maps that no commit carries yet, and *poll* until the broker has answered."""
+        self._commit_maps(self._stored)
+        deadline = self._clock.monotonic() + HAND_OVER_S
+        while self._unanswered and self._clock.monotonic() < deadline:
+            poll()
+
+    def _commit_maps(self, partitions: Iterable[Partition]) -> None:
+        standing = [(at, one) for at in partitions if not (one := self._stored[at]).is_said]
+        if not standing:
+            return
+        offsets = [TopicPartition(*at, one.offset, one.metadata) for at, one in standing]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:  # said again at the next look
+            self._metrics.offset_commits.add((error.args[0].name().lower(),))
+            return
+        self._unanswered += 1
+        for _, one in standing:
+            one.is_said = True
+            one.since = self._clock.monotonic()
+
+    def commit_now(self, partitions: Iterable[Partition]) -> bool:
+        """Commit what is stored and wait: a start that was resolved must not be resolved again.
+
+        Args:
+            partitions: all of ours.
+
+        Returns:
+            Whether the broker has a commit for each.
+
+        Raises:
+            KafkaException: the client or the broker refused.
+        """
+        try:
+            outcome = self._consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._NO_OFFSET:  # noqa: SLF001 - the client's own name for it
+                raise
+        else:
+            if any(at.error is not None for at in outcome or ()):
+                return False
+        # after a refused commit the client has nothing to commit, and calls that no error: ask the broker
+        answer = self._consumer.committed([TopicPartition(*at) for at in partitions], timeout=ANSWER_S)
+        return all(at.error is None and at.offset >= 0 for at in answer)
+
+    def answered(self, error: KafkaError | None, partitions: Iterable[TopicPartition]) -> None:
+        """Hear what came of a commit; the client's callback."""
+        self._unanswered = 0  # at the end nothing else is under way; before, nobody waits for it
+        failed = error
+        for at in partitions:
+            problem = error or at.error
+            if problem is not None:
+                failed = problem
+                stored = self._stored.get(Partition(at.topic, at.partition))
+                if stored is not None and stored.offset == at.offset:
+                    stored.is_said = False
+        if failed is None:
+            self._metrics.offset_commits.add(("ok",))
+            self._metrics.last_commit_timestamp.set(self._clock.wall_ms() / 1000)
+        elif failed.code() != KafkaError._NO_OFFSET:  # noqa: SLF001
+            self._metrics.offset_commits.add((failed.name().lower(),))
+            log.warning("offset.commit_failed", reason=failed.name())

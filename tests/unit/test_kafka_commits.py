@@ -1,0 +1,180 @@
+"""When offsets and maps are committed: the client does it, but for maps whose position stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.adapters.kafka_commits import Commits
+from consumer.core.assignment import Assignment, Position
+from consumer.core.offset_map import OffsetMap, Run, encode
+from consumer.core.record import Partition
+from consumer.telemetry import Metrics
+
+HERE = Partition("events", 0)
+Said = tuple[int, str]
+
+
+@dataclass
+class Time:
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return round(self.now * 1000)
+
+
+class Client:
+    """Keeps what it is given; commits of our own are answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.stored: list[Said] = []
+        self.committed_by_us: list[Said] = []
+        self.refusal: KafkaError | None = None
+
+    def store_offsets(self, offsets: Sequence[TopicPartition]) -> None:
+        if self.refusal is not None:
+            raise KafkaException(self.refusal)
+        self.stored += [(at.offset, at.metadata) for at in offsets]
+
+    def commit(self, offsets: Sequence[TopicPartition], *, asynchronous: bool) -> None:
+        assert asynchronous, "the thread never waits for a map"
+        if self.refusal is not None:
+            raise KafkaException(self.refusal)
+        self.committed_by_us += [(at.offset, at.metadata) for at in offsets]
+
+
+class Bench:
+    def __init__(self, before: OffsetMap = OffsetMap()) -> None:  # noqa: B008 - immutable
+        self.client = Client()
+        self.time = Time()
+        self.metrics = Metrics()
+        self.commits = Commits(cast("Consumer", self.client), interval_s=1.0, metrics=self.metrics, clock=self.time)
+        self.assignment = Assignment(HERE, 1, 10, before)
+        self.commits.begin(self.assignment)
+
+    def store(self, offset: int, metadata: str) -> None:
+        self.commits.store([Position(self.assignment, offset, metadata)], {HERE: self.assignment})
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(round(seconds * 20)):
+            self.time.now += 0.05
+            self.commits.look()
+
+    def answer(self, error: KafkaError | None = None, offset: int = 10) -> None:
+        self.commits.answered(error, [TopicPartition(*HERE, offset)])
+
+
+def test_the_start_keeps_the_map_it_came_with() -> None:
+    """The client may commit the start; without the map, it would delete it."""
+    before = OffsetMap((Run(12, 20),), since_s=77)
+    assert Bench(before).client.stored == [(10, encode(10, before.runs, 77)[0])]
+
+
+def test_progress_is_stored_and_left_to_the_client() -> None:
+    bench = Bench()
+    for offset in range(11, 41):
+        bench.store(offset, f"map-{offset}")
+        bench.wait(0.2)
+    assert bench.client.stored == [(10, ""), *((offset, f"map-{offset}") for offset in range(11, 41))]
+    assert bench.client.committed_by_us == []
+
+
+def test_a_position_that_stands_is_committed_with_its_map_once_per_interval() -> None:
+    bench = Bench()
+    for number in range(40):
+        bench.store(10, f"map-{number}")
+        bench.wait(0.1)
+    said = bench.client.committed_by_us
+    assert {offset for offset, _ in said} == {10}
+    assert 3 <= len(said) <= 4
+    bench.wait(2)
+    assert bench.client.committed_by_us[-1] == (10, "map-39")
+    done = len(bench.client.committed_by_us)
+    bench.wait(5)
+    assert len(bench.client.committed_by_us) == done, "nothing new, nothing to say"
+
+
+def test_a_refused_map_is_said_again() -> None:
+    bench = Bench()
+    bench.store(10, "map")
+    bench.wait(2)
+    bench.answer(KafkaError(KafkaError.REBALANCE_IN_PROGRESS))
+    bench.wait(2)
+    assert bench.client.committed_by_us == [(10, "map")] * 2
+    assert bench.metrics.offset_commits.values[("rebalance_in_progress",)] == 1
+
+
+def test_a_map_that_the_client_would_not_take_is_said_again() -> None:
+    bench = Bench()
+    bench.store(10, "map")
+    bench.client.refusal = KafkaError(KafkaError._STATE)
+    bench.wait(2)
+    bench.client.refusal = None
+    bench.wait(2)
+    assert bench.client.committed_by_us == [(10, "map")]
+
+
+def test_nothing_moves_for_an_assignment_that_is_not_ours() -> None:
+    bench = Bench()
+    late = Assignment(HERE, 0, 10)
+    bench.commits.store([Position(late, 50, "late")], {HERE: bench.assignment})
+    bench.commits.store([Position(bench.assignment, 50, "gone")], {})
+    assert bench.client.stored == [(10, "")]
+    bench.store(12, "")
+    bench.store(11, "back")
+    assert bench.client.stored == [(10, ""), (12, "")], "never back"
+
+
+def test_a_store_that_fails_is_tried_with_the_next_position() -> None:
+    bench = Bench()
+    bench.client.refusal = KafkaError(KafkaError._STATE)
+    bench.store(11, "")
+    bench.client.refusal = None
+    bench.store(11, "")
+    assert bench.client.stored == [(10, ""), (11, "")]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_the_last_maps_are_handed_over_before_the_group_is_left(stays: bool) -> None:
+    bench = Bench()
+    if stays:
+        bench.store(10, "map")
+    else:
+        bench.store(11, "map")  # the client commits it when it closes
+    polls = 0
+
+    def poll() -> None:
+        nonlocal polls
+        polls += 1
+        bench.time.now += 0.05
+        if polls == 3:
+            bench.answer()
+
+    bench.commits.hand_over(poll)
+    assert bench.client.committed_by_us == ([(10, "map")] if stays else [])
+    assert polls == (3 if stays else 0)
+
+
+def test_a_hand_over_without_an_answer_ends() -> None:
+    bench = Bench()
+    bench.store(10, "map")
+
+    def poll() -> None:
+        bench.time.now += 0.05
+
+    bench.commits.hand_over(poll)
+    assert bench.time.now < 105
+
+
+def test_a_forgotten_partition_is_not_committed() -> None:
+    bench = Bench()
+    bench.store(10, "map")
+    bench.commits.forget(HERE)
+    bench.wait(3)
+    bench.commits.hand_over(lambda: pytest.fail("nothing to wait for"))
+    assert bench.client.committed_by_us == []
