@@ -11,12 +11,8 @@ from tests.support.processes import ConsumerProcess, SandboxProcess, Setup, even
 pytestmark = pytest.mark.kafka
 
 BEHIND = 10_000
-SLOW = {"match": {"id_prefix": "slow-", "first_tries": 1}, "do": {"latency_ms": 60_000}}
-PATIENT = {
-    "KOCHAVA_CONSUMER_DELIVERY__REQUEST_TIMEOUT_S": "70",
-    "KOCHAVA_CONSUMER_DELIVERY__RETRY_BUDGET_S": "80",
-    "KOCHAVA_CONSUMER_DELIVERY__DRAIN_TIMEOUT_S": "2",
-}
+LOCKED = "com.example.locked"
+UNAUTHORISED = {"match": {"id_prefix": "blocker-"}, "do": {"status": 401}}
 
 
 def committed(setup: Setup) -> TopicPartition:
@@ -32,27 +28,28 @@ def map_of(setup: Setup) -> OffsetMap:
 
 @pytest.fixture
 def blocked(setup: Setup, kochava: SandboxProcess) -> Iterator[tuple[Setup, SandboxProcess, ConsumerProcess]]:
-    """One slow event, and ten thousand behind it that are delivered; its position stands at 0."""
+    """One event whose app's key is refused, and ten thousand behind it that are delivered; the position stands at 0."""
     setup.create_topics(partitions=1)
-    setup.environment.update(PATIENT)
-    kochava.set_rules(SLOW)
-    made = events(1, "slow-") + events(BEHIND)
+    setup.apps[LOCKED] = {"guid": "kolocked-1"}
+    setup.environment["KOCHAVA_CONSUMER_LANE__WAITING_S"] = "600"  # it waits in memory, not on the held topic
+    kochava.set_rules(UNAUTHORISED)
+    made = events(1, "blocker-", app_id=LOCKED) + events(BEHIND)
     setup.kafka.produce(setup.topic, [value for _, value in made])
     with setup.consumer() as consumer:
         wait_until(lambda: consumer.metric("kochava_events_delivered_total") == BEHIND, "all others are delivered")
         yield setup, kochava, consumer
 
 
-def test_a_kill_behind_a_slow_event_sends_only_the_slow_one_again(
+def test_a_kill_sends_only_the_blocking_event_again(
     blocked: tuple[Setup, SandboxProcess, ConsumerProcess], group_protocol: str
 ) -> None:
     setup, kochava, consumer = blocked
     wait_until(lambda: map_of(setup).runs == ((1, BEHIND + 1),), "the map has all of them, within an interval")
-    assert committed(setup).offset == 0, "I1: the slow one is not passed"
+    assert committed(setup).offset == 0, "I1: the blocking one is not passed"
     consumer.kill()
     kochava.set_rules()
     consumer.start()
-    wait_until(lambda: committed(setup).offset == BEHIND + 1, "the slow one is delivered, the others are passed")
+    wait_until(lambda: committed(setup).offset == BEHIND + 1, "the blocking one is delivered, the others are passed")
     assert consumer.metric("kochava_settled_before_skipped_total") == BEHIND
     assert consumer.terminate() == 0
     assert kochava.duplicates() == 0
