@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import cast
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
@@ -94,6 +95,8 @@ class Delivery:
         self._requeue = requeue
         self._sweep_held = sweep_held
         self._tries: dict[asyncio.Task[None], Envelope] = {}
+        self._asleep: dict[Envelope, asyncio.Task[None]] = {}
+        """Those of them that wait between two tries: nothing of theirs is on the wire."""
         self._clearances: deque[tuple[asyncio.Future[bool], Envelope]] = deque()
         self._repeated = Repeated()
         self.on_the_wire = 0
@@ -226,7 +229,11 @@ class Delivery:
             return envelope.tries >= policy.max_attempts or ends > budget.ends_at
 
         async def pause(seconds: float) -> None:
-            await asyncio.sleep(0 if self.breaker.is_open else seconds)
+            self._asleep[envelope] = cast("asyncio.Task[None]", asyncio.current_task())
+            try:
+                await asyncio.sleep(0 if self.breaker.is_open else seconds)
+            finally:
+                self._asleep.pop(envelope, None)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(is_worth_another),
@@ -237,8 +244,11 @@ class Delivery:
         )
         try:
             final: Outcome = await retrying(attempt)
-        except asyncio.CancelledError:  # fenced, or the process ends: the next owner reads it again
-            self._let_go(envelope)
+        except asyncio.CancelledError:
+            if envelope.is_stepping_aside and not envelope.assignment.fenced:
+                self._forwarding.step_aside(envelope)
+            else:  # fenced, or the process ends: the next owner reads it again
+                self._let_go(envelope)
             return
         self._finish(envelope, final)
 
@@ -385,6 +395,26 @@ class Delivery:
             self._requeue([lane.waiting.popleft()[1]])
         else:
             self._sweep_held(self._lane_policy.waiting_records)
+
+    def clear_the_way(self, assignment: Assignment, below: int) -> None:
+        """Send on what waits between two tries or for its lane and holds up *assignment*, from offsets *below*."""
+        if self.breaker.is_open:  # nothing is read, and nothing is forwarded
+            return
+
+        def is_in_the_way(envelope: Envelope) -> bool:
+            return envelope.assignment is assignment and envelope.record.offset < below
+
+        if self._forwarding.plan.tiers:
+            for envelope, task in [*self._asleep.items()]:
+                if is_in_the_way(envelope) and not envelope.is_stepping_aside:
+                    envelope.is_stepping_aside = True
+                    task.cancel()
+        for lane in self._lanes.values():
+            leaving = [envelope for _, envelope in lane.waiting if is_in_the_way(envelope)]
+            if leaving:
+                lane.waiting = deque(entry for entry in lane.waiting if entry[1] not in leaving)
+                for envelope in leaving:
+                    self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
 
     # -- the assignment ends
 

@@ -29,6 +29,8 @@ class Envelope:
     is_unconfirmed: bool = field(default=False)
     """Kochava answered a 2xx that we do not understand: one more try at most."""
     is_lane_probe: bool = False
+    is_stepping_aside: bool = False
+    """It leaves for a retry tier because it holds up its partition."""
     is_active: bool = False
     """May end by itself soon, so that a drain waits for it."""
 

@@ -65,6 +65,10 @@ class Forwarding:
                   status_code=status or 0, attempts=hop.attempts)  # fmt: skip
         self._hand(_Hand(envelope, tier.topic, headers, "retried", (reason, envelope.app or "unknown")))
 
+    def step_aside(self, envelope: Envelope) -> None:
+        """Send *envelope* to a tier because it holds up its partition. It has not failed there, so it passes none."""
+        self.retry(envelope, self._plan.same_tier(envelope.hop.tier), reason="blocking", status=None)
+
     def hold(self, envelope: Envelope, *, reason: str) -> None:
         """Park *envelope* on the held topic; its attempts stay as they were."""
         hop = envelope.hop._replace(not_before_ms=0, was_unconfirmed=envelope.is_unconfirmed)

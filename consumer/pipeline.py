@@ -180,6 +180,8 @@ class Pipeline:
         stop, go = [], []
         for assignment in self.assignments:
             span = assignment.tracker.span
+            if span * 2 >= self._max_span_records and not assignment.leaving:
+                self._clear_the_way(assignment, assignment.tracker.next - self._max_span_records // 2)
             if not assignment.paused and span >= self._max_span_records:
                 assignment.paused = True
                 stop.append(assignment)
@@ -188,6 +190,19 @@ class Pipeline:
                 assignment.paused = False
                 go.append(assignment)
         return stop, go
+
+    def _clear_the_way(self, assignment: Assignment, below: int) -> None:
+        """Let the records at the foot of a long span go on by our own topics, before the span stops their partition.
+
+        What is on the wire stays: its answer may come yet, and it must not be sent twice.
+        """
+        self._delivery.clear_the_way(assignment, below)
+        if not self._forwarding.plan.tiers or self._delivery.breaker.is_open:
+            return
+        for waiting in self._waiting_for_schema.values():
+            for envelope in [one for one in waiting if one.assignment is assignment and one.record.offset < below]:
+                waiting.remove(envelope)
+                self._forwarding.step_aside(envelope)
 
     # -- an assignment ends
 

@@ -42,6 +42,10 @@ class RetryPlan:
     def topics(self) -> tuple[str, ...]:
         return (*self.read_topics, self.dead_letter_topic)
 
+    def same_tier(self, passed: str | None) -> Tier:
+        """Choose the tier of label *passed* again, else the first one; there must be tiers."""
+        return next((tier for tier in self.tiers if tier.label == passed), self.tiers[0])
+
     def next_tier(self, passed: str | None, wait_s: float) -> Tier | None:
         """Choose the first tier beyond *passed* (a label) whose delay covers *wait_s*, else the last one beyond it.
 

@@ -550,3 +550,81 @@ def test_a_partition_whose_span_is_full_is_stopped_and_goes_on_below_half() -> N
         assert rig.pipeline.over_span() == ([], [at])
 
     on_the_bench(run, max_span_records=20, breaker=BreakerPolicy())
+
+
+def test_a_record_between_two_tries_steps_aside_before_it_stops_its_partition() -> None:
+    """And what is on the wire does not: its answer may come yet."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "game:slow", "game:failing", *[f"game:{i}" for i in range(8)])
+        await rig.answer(UNAVAILABLE, which="game:failing")
+        for index in range(8):
+            await rig.answer(which=f"game:{index}")
+        assert rig.pipeline.over_span() == ([], [])
+        await rig.acknowledge()
+        assert rig.forwarded() == []
+        rig.read(at, "game:x", "game:y")
+        assert rig.pipeline.over_span() == ([], []), "half of the span: time to go"
+        await rig.settle()
+        await rig.acknowledge()
+        assert rig.forwarded() == [("retry.30s", "game:failing")]
+        ((_, _, headers),) = rig.forwarder.acknowledged
+        assert headers["kochava-attempts"] == "1"
+        assert headers["kochava-reason"] == "blocking"
+        await rig.advance(60)
+        assert rig.transport.sent.count("game:failing") == 1
+        await rig.answer_all()
+        await rig.advance(0.25)
+        assert rig.published == {at.partition: 12}
+
+    on_the_bench(run, max_span_records=21)
+
+
+def test_a_record_whose_schema_is_away_steps_aside_with_its_attempts() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "schema", *[f"game:{i}" for i in range(10)])
+        await rig.answer_all()
+        rig.pipeline.over_span()
+        await rig.acknowledge()
+        assert rig.forwarded() == [("retry.30s", "schema")]
+        assert rig.forwarder.acknowledged[0][2]["kochava-attempts"] == "0"
+        rig.decoder.here.set()
+        await rig.advance(0.25)
+        assert rig.published == {at.partition: 11}
+        assert "schema" not in rig.transport.sent
+
+    on_the_bench(run, max_span_records=20)
+
+
+def test_a_record_that_waits_for_its_lane_steps_aside_to_the_held_topic() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "sick:1")
+        await rig.answer(REFUSED_KEY)
+        rig.read(at, *[f"game:{i}" for i in range(10)])
+        await rig.answer_all()
+        rig.pipeline.over_span()
+        await rig.acknowledge()
+        assert rig.forwarded() == [("held", "sick:1")]
+        await rig.advance(0.25)
+        assert rig.published == {at.partition: 11}
+
+    on_the_bench(run, max_span_records=20)
+
+
+def test_nothing_steps_aside_while_the_endpoint_is_away() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "schema", "game:a", *[f"game:{i}" for i in range(10)])
+        for index in range(10):
+            await rig.answer(which=f"game:{index}")
+        await rig.answer(Answer(404))
+        assert rig.delivery.breaker.is_open
+        rig.pipeline.over_span()
+        await rig.acknowledge()
+        assert rig.forwarded() == []
+        rig.pipeline.fence([at], reason="lost")
+
+    on_the_bench(run, max_span_records=20)
