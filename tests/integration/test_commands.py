@@ -1,26 +1,14 @@
 """The commands that look around, against a real Apache Kafka, as an operator would type them."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
 import pytest
 import trustme
 
-from tests.support.kafka import ROOT
-from tests.support.processes import Setup, events, sandbox, wait_until
+from tests.support.processes import Setup, command as run, events, sandbox, wait_until
 
 pytestmark = pytest.mark.kafka
-
-
-def run(setup: Setup, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "consumer", *arguments, "--config", str(setup.write("kochava"))],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
-        env={**os.environ, "KOCHAVA_CONSUMER_KOCHAVA__APPS": orjson.dumps(setup.apps).decode(), **environment},
-    )  # fmt: skip
 
 
 def test_topics_shows_what_is_missing_creates_it_and_judges_what_is_there(setup: Setup) -> None:

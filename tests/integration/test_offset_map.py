@@ -1,12 +1,14 @@
 """What was settled beyond the commit position is not sent again, whoever goes on and however the last one ended."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from consumer.core.offset_map import OffsetMap, decode
-from tests.support.processes import ConsumerProcess, SandboxProcess, Setup, events, wait_until
+from tests.support.processes import ConsumerProcess, SandboxProcess, Setup, command as run, events, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -19,6 +21,12 @@ def committed(setup: Setup) -> TopicPartition:
     group = ConsumerGroupTopicPartitions(setup.group, [TopicPartition(setup.topic, 0)])
     (found,) = setup.kafka.admin.list_consumer_group_offsets([group])[setup.group].result(30).topic_partitions
     return found
+
+
+def show(setup: Setup, *options: str) -> list[dict[str, Any]]:
+    shown = run(setup, "offsets", "show", "--json", *options)
+    assert shown.returncode == 0, shown.stderr
+    return [json.loads(line) for line in shown.stdout.splitlines()]
 
 
 def map_of(setup: Setup) -> OffsetMap:
@@ -46,6 +54,10 @@ def test_a_kill_sends_only_the_blocking_event_again(
     setup, kochava, consumer = blocked
     wait_until(lambda: map_of(setup).runs == ((1, BEHIND + 1),), "the map has all of them, within an interval")
     assert committed(setup).offset == 0, "I1: the blocking one is not passed"
+    (shown,) = [line for line in show(setup) if line["topic"] == setup.topic]
+    assert (shown["committed"], shown["end"], shown["lag"]) == (0, BEHIND + 1, 1)
+    assert (shown["settled"], shown["blocking"], shown["metadata_ignored"]) == (BEHIND, 0, None)
+    assert 0 <= shown["blocking_s"] < 120
     consumer.kill()
     kochava.set_rules()
     consumer.start()
@@ -99,6 +111,7 @@ def test_metadata_of_others_is_ignored(setup: Setup, kochava: SandboxProcess, me
     setup.create_topics(partitions=1)
     setup.kafka.produce(setup.topic, [value for _, value in events(20)])
     setup.kafka.alter_offsets(setup.group, [TopicPartition(setup.topic, 0, 5, metadata)])
+    assert "metadata ignored" in run(setup, "offsets", "show").stdout
     with setup.consumer() as consumer:
         wait_until(lambda: len(kochava.accepted()) == 15, "all from the position on")
         assert consumer.metric("kochava_offset_maps_ignored_total") == 1

@@ -266,3 +266,12 @@ class ConsumerProcess:
 
     def text(self) -> str:
         return self.log_file.read_text()
+
+
+def command(setup: Setup, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as an operator would type it, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "consumer", *arguments, "--config", str(setup.write("kochava"))],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+        env={**os.environ, "KOCHAVA_CONSUMER_KOCHAVA__APPS": json.dumps(setup.apps), **environment},
+    )  # fmt: skip
