@@ -60,6 +60,7 @@ class Stored(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: dict[str, str]
+    timestamp_ms: int = 0
 
 
 def jars() -> Path:
@@ -292,7 +293,15 @@ class RealKafka:
                         continue
                     headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers() or ()}
                     found.append(
-                        Stored(topic, message.partition(), message.offset(), message.key(), message.value(), headers)
+                        Stored(
+                            topic,
+                            message.partition(),
+                            message.offset(),
+                            message.key(),
+                            message.value(),
+                            headers,
+                            message.timestamp()[1],
+                        )
                     )
         finally:
             consumer.close()

@@ -207,12 +207,14 @@ class ConsumerProcess:
             **environment,
         }
         self.log_file = setup.folder / f"{name}.log"
+        self.module: tuple[str, ...] = ("consumer",)
+        """What Python runs; a test's own starter can stand before it."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ConsumerProcess":
         log = self.log_file.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "consumer", "run", "--config", str(self._config), *self._options],
+            [sys.executable, "-m", *self.module, "run", "--config", str(self._config), *self._options],
             stdout=log, stderr=log, env=self._environment, cwd=ROOT,
         )  # fmt: skip
         log.close()

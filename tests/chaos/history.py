@@ -1,0 +1,98 @@
+"""What happened in one run, as plain facts. The oracle judges them; nothing here knows what is right."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from tests.chaos.commit_log import Commit
+
+Place: TypeAlias = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
+class Produced(NamedTuple):
+    """A record of the source topic. `id` is empty where its bytes are no event."""
+
+    place: Place
+    id: str
+
+
+class Post(NamedTuple):
+    """A request as the sandbox saw it; `status` is what it answered, or how it didn't."""
+
+    at_ms: int
+    id: str
+    status: str
+    accepted: bool
+
+
+class Moved(NamedTuple):
+    """A record on a topic of ours, and the record of the source topic that it stands for."""
+
+    at_ms: int
+    place: Place
+    origin: Place
+    attempts: int
+
+
+class Fault(NamedTuple):
+    """What was done to the system from `at_ms` to `until_ms`; `who` is a member or a server."""
+
+    at_ms: int
+    until_ms: int
+    kind: str
+    who: str
+
+
+class Exit(NamedTuple):
+    """A member that was told to end, and how it ended. `code` is negative for a signal."""
+
+    at_ms: int
+    who: str
+    code: int
+    seconds: float
+    deadline_s: float
+
+
+@dataclass
+class History:
+    """All facts of one run."""
+
+    source: str
+    dead_letter: str
+    request_timeout_ms: int
+    commit_interval_ms: int
+    produced: list[Produced] = field(default_factory=list)
+    posts: list[Post] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The end of every log, when all had come to rest."""
+    is_settled: bool = True
+    """It came to rest in time."""
+
+    def write(self, path: Path) -> None:
+        path.write_text(
+            json.dumps({**asdict(self), "ends": [[*at, end] for at, end in self.ends.items()]}, default=list)
+        )
+
+    def timeline(self) -> Iterable[str]:
+        """Say what happened, in order, one line each; commits and posts in runs, or nobody could read it."""
+        lines: list[tuple[int, str]] = [(one.at_ms, f"FAULT  {one.kind} {one.who}, for {one.until_ms - one.at_ms} ms")
+                                        for one in self.faults]  # fmt: skip
+        lines += [(one.at_ms, f"EXIT   {one.who} {one.code} after {one.seconds:.1f} s") for one in self.exits]
+        lines += [(one.at_ms, f"COMMIT {one.topic}[{one.partition}] {one.offset} {one.metadata[:24]}")
+                  for one in self.commits]  # fmt: skip
+        times: dict[str, int] = {}
+        for post in self.posts:
+            times[post.id] = times.get(post.id, 0) + post.accepted
+            if not post.accepted or times[post.id] > 1:
+                again = " AGAIN" if post.accepted else ""
+                lines.append((post.at_ms, f"POST   {post.id} {post.status}{again}"))
+        lines += [(one.at_ms, f"MOVED  {one.origin} -> {one.place} attempts {one.attempts}") for one in self.moved]
+        first = min((at_ms for at_ms, _ in lines), default=0)
+        return (f"{(at_ms - first) / 1000:8.3f}  {text}" for at_ms, text in sorted(lines))

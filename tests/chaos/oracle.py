@@ -1,0 +1,178 @@
+"""Judges a history: was anything lost, was a commit unsafe, is every duplicate explained? Pure."""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from consumer.core.offset_map import UnreadableMapError, decode
+from tests.chaos.commit_log import Commit
+from tests.chaos.history import Fault, History, Moved, Place, Post
+
+SLACK_MS = 1500
+"""What machines that are busy add to an interval: a commit that is due waits for its thread, its broker, its disk."""
+CRASHES = {"SIGKILL", "killed at"}
+LOSSES = {"SIGSTOP", "broker killed", "broker frozen"}
+"""Faults that may cost a member its partitions, or keep its commits from the broker."""
+
+
+@dataclass
+class Verdict:
+    """What is wrong, and how often each explanation of a duplicate was needed."""
+
+    violations: list[str] = field(default_factory=list)
+    explained: Counter[str] = field(default_factory=Counter)
+    per_crash: list[int] = field(default_factory=list)
+    lost: int = 0
+
+
+def judge(history: History) -> Verdict:
+    """Check C1 to C5, C7 and C10 over the whole *history*."""
+    verdict = Verdict()
+    facts = _Facts(history)
+    _nothing_lost(history, facts, verdict)
+    _commits_safe(history, facts, verdict)
+    _duplicates_explained(history, facts, verdict)
+    _came_to_rest(history, verdict)
+    _ended_in_time(history, verdict)
+    return verdict
+
+
+class _Facts:
+    """The history by what is asked of it."""
+
+    def __init__(self, history: History) -> None:
+        self.ids = {one.place: one.id for one in history.produced}
+        self.accepted: dict[str, list[Post]] = defaultdict(list)
+        for post in sorted(history.posts):
+            if post.accepted:
+                self.accepted[post.id].append(post)
+        self.moves: dict[Place, list[Moved]] = defaultdict(list)
+        self.origins: dict[Place, Place] = {place: place for place in self.ids}
+        for move in sorted(history.moved):
+            self.moves[move.origin].append(move)
+            self.origins[move.place] = move.origin
+
+    def is_accounted(self, place: Place, at_ms: int) -> bool:
+        """Say whether the record at *place* needed no more work at *at_ms*: accepted, or gone on to a topic of ours."""
+        origin = self.origins.get(place)
+        if origin is None:
+            return True  # no record of ours: a gap, a marker, a tombstone
+        posts = self.accepted.get(self.ids.get(origin, ""), ())
+        if posts and posts[0].at_ms <= at_ms:
+            return True
+        return any(move.place != place and move.at_ms <= at_ms for move in self._moves_after(origin, place))
+
+    def _moves_after(self, origin: Place, place: Place) -> Iterator[Moved]:
+        since = next((move.at_ms for move in self.moves[origin] if move.place == place), 0)
+        return (move for move in self.moves[origin] if move.at_ms >= since)
+
+
+def _nothing_lost(history: History, facts: _Facts, verdict: Verdict) -> None:
+    """C1, C4: every record was accepted, or is a dead letter that says where it came from."""
+    for place, event_id in facts.ids.items():
+        is_dead = any(move.place[0] == history.dead_letter for move in facts.moves[place])
+        if not is_dead and event_id not in facts.accepted:
+            verdict.lost += 1
+            verdict.violations.append(f"C1 lost: {event_id or 'no event'} at {place}")
+
+
+def _commits_safe(history: History, facts: _Facts, verdict: Verdict) -> None:
+    """C2, C10: at each commit all below it, and all that its map covers, was accounted for; and it never went back."""
+    before: dict[tuple[str, int], int] = {}
+    for commit in history.commits:
+        at = (commit.topic, commit.partition)
+        last = before.get(at, 0)
+        if commit.offset < last:
+            verdict.violations.append(f"C10 went back: {at} from {last} to {commit.offset}")
+        for offset in [*range(last, commit.offset), *_covered(commit)]:
+            if not facts.is_accounted((*at, offset), commit.at_ms + 1):
+                verdict.violations.append(f"C2 unsafe: {at} committed {commit.offset}, but {offset} was not settled")
+        before[at] = max(last, commit.offset)
+
+
+def _covered(commit: Commit) -> list[int]:
+    try:
+        runs = decode(commit.metadata, commit.offset, 2**62).runs
+    except UnreadableMapError:
+        return []
+    return [offset for run in runs for offset in range(run.first, run.end)]
+
+
+def _duplicates_explained(history: History, facts: _Facts, verdict: Verdict) -> None:
+    """C3: each acceptance beyond the first has a reason that could not be helped."""
+    crashes = sorted(fault.at_ms for fault in history.faults if fault.kind.startswith(tuple(CRASHES)))
+    by_crash: Counter[int] = Counter()
+    places = {event_id: place for place, event_id in facts.ids.items()}
+    for event_id, posts in facts.accepted.items():
+        for first, second in zip(posts, posts[1:], strict=False):
+            place = places.get(event_id)
+            reason = _reason(history, facts, first, second, place)
+            if reason is None:
+                verdict.violations.append(
+                    f"C3 sent twice: {event_id} at {place}, {second.at_ms - first.at_ms} ms apart"
+                )
+                continue
+            verdict.explained[reason] += 1
+            if reason == "crash":
+                by_crash[crashes[bisect_right(crashes, second.at_ms) - 1]] += 1
+    verdict.per_crash = [by_crash[at_ms] for at_ms in crashes]
+
+
+def _reason(history: History, facts: _Facts, first: Post, second: Post, place: Place | None) -> str | None:
+    if first.status != "200":
+        return "answer lost or not understood"
+    # nothing was written down of it in this time, even by a process that does all as it should
+    unwritten_ms = history.request_timeout_ms + history.commit_interval_ms * 2 + SLACK_MS
+    between = [
+        fault
+        for fault in history.faults
+        if fault.until_ms >= first.at_ms - unwritten_ms and fault.at_ms <= second.at_ms
+    ]
+    for fault in between:  # a member that wakes up sends what it had in hand, until it hears that it is nobody
+        if fault.kind in LOSSES and fault.at_ms - unwritten_ms <= first.at_ms <= fault.until_ms + unwritten_ms:
+            return "assignment lost or commit impossible"
+    if place is not None and _was_covered(history, facts, place, first, second):
+        return None
+    for fault in between:
+        if fault.kind.startswith(tuple(CRASHES)) and _hidden_ms(between, first, fault) <= unwritten_ms:
+            return "crash"
+    for one in history.exits:
+        if one.code == 6 and first.at_ms <= one.at_ms <= second.at_ms:
+            return "forced end"
+    return None
+
+
+def _hidden_ms(between: list[Fault], first: Post, crash: Fault) -> int:
+    """Return how long before *crash* the event was accepted, without the time in which nothing could be committed."""
+    away = sum(
+        max(0, min(fault.until_ms + SLACK_MS, crash.at_ms) - max(fault.at_ms, first.at_ms))
+        for fault in between
+        if fault.kind in LOSSES
+    )
+    return crash.at_ms - first.at_ms - away
+
+
+def _was_covered(history: History, facts: _Facts, place: Place, first: Post, second: Post) -> bool:
+    """Say whether a commit told that the event was settled, and some time later it was sent again all the same."""
+    if facts.moves[place]:
+        return False  # a copy of it was on its way over our own topics: judged by C2 there
+    return any(
+        (commit.topic, commit.partition) == place[:2]
+        and first.at_ms <= commit.at_ms <= second.at_ms - SLACK_MS
+        and (place[2] < commit.offset or place[2] in _covered(commit))
+        for commit in history.commits
+    )
+
+
+def _came_to_rest(history: History, verdict: Verdict) -> None:
+    """C5: after all was healed, everything was read and committed."""
+    if not history.is_settled:
+        verdict.violations.append("C5 no progress: it did not come to rest after all faults were healed")
+
+
+def _ended_in_time(history: History, verdict: Verdict) -> None:
+    """C7: whoever was told to end did, by its deadline."""
+    for one in history.exits:
+        if one.seconds > one.deadline_s or one.code not in {0, 6}:
+            verdict.violations.append(f"C7 {one.who} ended with {one.code} after {one.seconds:.1f} s")
