@@ -9,7 +9,7 @@ PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
 
 help:  ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run  ## The whole job in a minute, on an embedded broker; KAFKA=host:port for a real one
 	@$(BIN)/python -m consumer demo $(if $(KAFKA),--kafka $(KAFKA))
@@ -29,6 +29,12 @@ coverage: $(VENV)/.dev java  ## All tests, with what they reach of the code
 
 bench: $(VENV)/.dev java  ## Rate, CPU per event and memory of one process on a real Kafka and a 20 ms sink
 	@$(BIN)/python -m tests.bench.throughput $(ARGS)
+
+chaos: $(VENV)/.dev java  ## SEEDS=200 schedules of faults on a real Kafka, each judged by an oracle
+	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),200) $(ARGS)
+
+chaos-oracle: $(VENV)/.dev java  ## Builds with a mistake in them: the oracle must catch each within 20 seeds
+	@$(BIN)/python -m tests.chaos --wrong all --seeds 20 $(ARGS)
 
 kafka: $(VENV)/.dev java  ## Run an Apache Kafka in the foreground, to play with; PORT=9092
 	@$(BIN)/python -m tests.support.kafka $(PORT)
@@ -82,4 +88,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench chaos chaos-oracle kafka wheel image lock docs clean java

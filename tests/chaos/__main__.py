@@ -51,9 +51,8 @@ def main() -> None:
     kafka = RealKafka(root / "kafka").start()
     try:
         if given.wrong:
-            sys.exit(
-                _catch([*BUILDS] if given.wrong == "all" else [given.wrong], kafka, root, seeds, given.seconds, out)
-            )
+            builds = [*BUILDS] if given.wrong == "all" else [given.wrong]
+            sys.exit(_catch(builds, kafka, root, seeds, given.seconds, out))
         sys.exit(_prove(kafka, root, seeds, given.seconds, out))
     finally:
         kafka.kill()

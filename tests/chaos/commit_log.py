@@ -1,7 +1,7 @@
 """Every commit of a group, read from `__consumer_offsets` itself: asking for the committed offsets misses some.
 
-Records of key version 0 or 1 are commits; see OffsetCommitKey.json and OffsetCommitValue.json in Apache Kafka. From value
-version 4 on the format is the flexible one: the metadata has its length plus one as a varint before it.
+Records of key version 0 or 1 are commits; see OffsetCommitKey.json and OffsetCommitValue.json in Apache Kafka. From
+value version 4 on the format is the flexible one: the metadata has its length plus one as a varint before it.
 """
 
 import struct

@@ -7,7 +7,6 @@ python -m tests.chaos.member --wrong no_fence run --config FILE
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from consumer import forwarding, settlement
@@ -18,7 +17,7 @@ from tests.chaos.wrong import BUILDS
 
 def _kill_at(owner: type, name: str, call: int, *, after: bool) -> None:
     """Let the process end as by the kernel's hand at the *call*-th call of a method, before or after it works."""
-    original: Callable[..., Any] = getattr(owner, name)
+    original = getattr(owner, name)
     calls = 0
 
     def counted(*args: Any, **kwargs: Any) -> Any:
