@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tests.chaos.history import History
 from tests.chaos.oracle import Verdict, judge
+from tests.chaos.picture import draw
 from tests.chaos.scenario import Scenario
 from tests.chaos.wrong import BUILDS
 from tests.support.kafka import RealKafka
@@ -30,10 +31,11 @@ def play(kafka: RealKafka, folder: Path, seed: int, *, seconds: float, wrong: st
 def explain(history: History, verdict: Verdict, folder: Path, seed: int, seconds: float) -> str:
     """Write down what happened, and say what is wrong and where to look."""
     history.write(folder / "history.json")
+    draw(history, folder / "picture.svg")
     (folder / "timeline.txt").write_text("\n".join(history.timeline()) + "\n")
     shown = "\n".join(f"  {text}" for text in verdict.violations[:10])
     return (
-        f"seed {seed}: {len(verdict.violations)} violations\n{shown}\n  history and timeline: {folder}\n"
+        f"seed {seed}: {len(verdict.violations)} violations\n{shown}\n  history, timeline and picture: {folder}\n"
         f"  again: python -m tests.chaos --first {seed} --seeds 1 --seconds {seconds:g}"
     )
 

@@ -1,0 +1,129 @@
+"""The oracle of the chaos suite: it finds each kind of wrong, and takes nothing right for wrong."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from consumer.core.offset_map import Run, encode
+from tests.chaos.__main__ import explain
+from tests.chaos.commit_log import Commit, _key, _value
+from tests.chaos.history import Exit, Fault, History, Moved, Post, Produced
+from tests.chaos.oracle import judge
+
+SOURCE, TIER, DEAD = "events", "events.retry", "events.dead"
+GOOD = History(
+    SOURCE, DEAD, request_timeout_ms=3000, commit_interval_ms=1000,
+    produced=[Produced((SOURCE, 0, 0), "a"), Produced((SOURCE, 0, 1), ""), Produced((SOURCE, 0, 2), "c"),
+              Produced((SOURCE, 0, 3), "d")],
+    posts=[Post(1000, "a", "200", accepted=True), Post(1010, "c", "503", accepted=False),
+           Post(9000, "c", "200", accepted=True), Post(9100, "d", "200", accepted=True)],
+    moved=[Moved(1100, (DEAD, 0, 0), (SOURCE, 0, 1), 0), Moved(1200, (TIER, 0, 0), (SOURCE, 0, 2), 1)],
+    commits=[Commit(1300, SOURCE, 0, 3, ""), Commit(9300, SOURCE, 0, 4, ""), Commit(9400, TIER, 0, 1, "")],
+    exits=[Exit(9900, "member-1", 0, 0.5, 20.0)],
+)  # fmt: skip
+KILL = Fault(9500, 9500, "SIGKILL", "member-1")
+
+
+def again(at_ms: int, status: str = "200", first: str = "200") -> History:
+    """Return the good history, with the last event accepted a second time."""
+    posts = [post if post.id != "d" else post._replace(status=first) for post in GOOD.posts]
+    uncommitted = [commit for commit in GOOD.commits if commit.offset != 4]
+    return replace(GOOD, posts=[*posts, Post(at_ms, "d", status, accepted=True)], commits=uncommitted)
+
+
+def violations(history: History) -> list[str]:
+    return [text.split(":")[0].split(" ")[0] for text in judge(history).violations]
+
+
+def test_a_good_history_is_good() -> None:
+    assert judge(GOOD).violations == []
+
+
+def test_a_lost_event_is_found() -> None:
+    history = replace(GOOD, posts=[post for post in GOOD.posts if not (post.id == "c" and post.accepted)])
+    assert judge(history).lost == 1
+    assert "C1" in violations(history)
+
+
+def test_a_lost_dead_letter_is_found() -> None:
+    assert "C1" in violations(replace(GOOD, moved=GOOD.moved[1:]))
+
+
+@pytest.mark.parametrize(
+    "early",
+    [
+        Commit(900, SOURCE, 0, 1, ""),  # before Kochava had it
+        Commit(1050, SOURCE, 0, 2, ""),  # before the broker had the dead letter
+        Commit(1150, SOURCE, 0, 3, ""),  # before the broker had the retry
+        Commit(8000, TIER, 0, 1, ""),  # before the retry succeeded
+        Commit(1300, SOURCE, 0, 0, encode(0, [Run(3, 4)])[0]),  # a map that covers what wasn't sent
+    ],
+)
+def test_an_unsafe_commit_is_found(early: Commit) -> None:
+    assert "C2" in violations(replace(GOOD, commits=sorted([*GOOD.commits, early])))
+
+
+def test_a_true_map_is_safe() -> None:
+    early = Commit(9200, SOURCE, 0, 3, encode(3, [])[0])
+    true = Commit(9150, SOURCE, 0, 2, encode(2, [Run(3, 4)])[0])
+    assert violations(replace(GOOD, commits=[true, early, *GOOD.commits[1:]])) == []
+
+
+def test_a_commit_that_goes_back_is_found() -> None:
+    assert violations(replace(GOOD, commits=[*GOOD.commits, Commit(9900, SOURCE, 0, 2, "")])) == ["C10"]
+
+
+def test_a_duplicate_without_a_reason_is_found() -> None:
+    assert violations(again(9800)) == ["C3"]
+
+
+def test_a_duplicate_behind_a_crash_is_explained_and_counted() -> None:
+    verdict = judge(replace(again(9800), faults=[KILL]))
+    assert verdict.violations == []
+    assert verdict.explained == {"crash": 1}
+    assert verdict.per_crash == [1]
+
+
+def test_a_crash_long_after_explains_nothing() -> None:
+    """It was settled for so long that a commit or a map should have said so."""
+    late = KILL._replace(at_ms=30_000, until_ms=30_000)
+    assert violations(replace(again(31_000), faults=[late])) == ["C3"]
+
+
+def test_a_crash_explains_nothing_that_a_commit_had_told() -> None:
+    told = Commit(9300, SOURCE, 0, 3, encode(3, [Run(3, 4)])[0])
+    history = replace(again(12_000), faults=[KILL], commits=[GOOD.commits[0], told])
+    assert "C3" in violations(history)
+
+
+def test_a_lost_answer_explains_a_duplicate() -> None:
+    assert judge(again(9800, first="reset_after")).violations == []
+
+
+@pytest.mark.parametrize("ended", [Exit(9900, "m", 0, 30.0, 20.0), Exit(9900, "m", 1, 0.5, 20.0)])
+def test_a_late_or_a_bad_end_is_found(ended: Exit) -> None:
+    assert violations(replace(GOOD, exits=[ended])) == ["C7"]
+
+
+def test_no_progress_is_found() -> None:
+    assert violations(replace(GOOD, is_settled=False)) == ["C5"]
+
+
+def test_the_commit_log_of_both_formats_is_read() -> None:
+    key = bytes.fromhex("0001 0005") + b"group" + bytes.fromhex("0006") + b"events" + bytes.fromhex("00000007")
+    assert _key(key) == ("group", "events", 7)
+    assert _key(bytes.fromhex("0002 0005") + b"group") is None, "a group's own record, no commit"
+    old = bytes.fromhex("0003 0000000000000009 ffffffff 0003") + b"map" + (77).to_bytes(8, "big")
+    assert _value(old, "events", 7) == Commit(77, "events", 7, 9, "map")
+    flexible = bytes.fromhex("0004 0000000000000009 ffffffff 04") + b"map" + (77).to_bytes(8, "big") + b"\0"
+    assert _value(flexible, "events", 7) == Commit(77, "events", 7, 9, "map")
+
+
+def test_a_failing_seed_is_told_as_text_and_as_a_picture(tmp_path: Path) -> None:
+    history = replace(again(9800), faults=[KILL._replace(until_ms=9700)], commits=[])
+    told = explain(history, judge(history), tmp_path, 7, 20)
+    assert "--first 7 --seeds 1" in told
+    assert "POST   d 200 AGAIN" in (tmp_path / "timeline.txt").read_text()
+    assert (tmp_path / "picture.svg").read_text().count("POST again") >= 1
+    assert (tmp_path / "history.json").exists()
