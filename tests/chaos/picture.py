@@ -1,4 +1,4 @@
-"""A history as a picture: commits over offsets, POSTs at their records' offsets, faults as bands. One panel a partition."""
+"""A history as a picture: commits and POSTs at their offsets over time, faults as bands. One panel a partition."""
 
 from pathlib import Path
 
