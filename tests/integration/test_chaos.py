@@ -8,7 +8,7 @@ from tests.chaos.__main__ import explain, play
 from tests.chaos.oracle import judge
 from tests.support.kafka import RealKafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
 SECONDS = 6.0
 
