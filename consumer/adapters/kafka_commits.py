@@ -41,7 +41,7 @@ class Commits:
         self._clock = clock
         self._stored: dict[Partition, _Stored] = {}
         self._next_look = 0.0
-        self._unanswered = 0
+        self._unanswered: set[Partition] = set()
 
     def begin(self, assignment: Assignment) -> None:
         """Store the start of *assignment* with the map it came with: the client may commit it, and must not drop it."""
@@ -50,6 +50,7 @@ class Commits:
 
     def forget(self, partition: Partition) -> None:
         self._stored.pop(partition, None)
+        self._unanswered.discard(partition)
 
     def store(self, positions: Iterable[Position], owned: Mapping[Partition, Assignment]) -> None:
         """Give the next commit what settled; only for assignments that are still ours."""
@@ -101,8 +102,8 @@ class Commits:
         except KafkaException as error:  # said again at the next look
             self._metrics.offset_commits.add((error.args[0].name().lower(),))
             return
-        self._unanswered += 1
-        for _, one in standing:
+        for at, one in standing:
+            self._unanswered.add(at)
             one.is_said = True
             one.since = self._clock.monotonic()
 
@@ -132,13 +133,14 @@ class Commits:
 
     def answered(self, error: KafkaError | None, partitions: Iterable[TopicPartition]) -> None:
         """Hear what came of a commit; the client's callback."""
-        self._unanswered = 0  # at the end nothing else is under way; before, nobody waits for it
         failed = error
         for at in partitions:
+            partition = Partition(at.topic, at.partition)
+            self._unanswered.discard(partition)
             problem = error or at.error
             if problem is not None:
                 failed = problem
-                stored = self._stored.get(Partition(at.topic, at.partition))
+                stored = self._stored.get(partition)
                 if stored is not None and stored.offset == at.offset:
                     stored.is_said = False
         if failed is None:
