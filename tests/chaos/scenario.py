@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
+from confluent_kafka import Producer
+
 from consumer.core.headers import ATTEMPTS, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TOPIC
 from tests.chaos.commit_log import read_commits
 from tests.chaos.history import Exit, Fault, History, Moved, Place, Post, Produced
@@ -25,6 +27,7 @@ REST_S = 90.0
 DEADLINE_S = 8 + 5 + 5 + 5
 """Drain, close and what the watchdog adds, as `Setup` sets them; and a busy machine."""
 PARTITIONS = 4
+EVENTS_PER_S = 250
 SINK_RULES: dict[str, dict[str, object]] = {
     "sink answers 503": {"do": {"status": 503}},
     "sink answers 429": {"do": {"status": 429, "headers": {"Retry-After": "1"}}},
@@ -95,17 +98,21 @@ class Scenario:
         return self._tell(kochava, is_settled=is_settled)
 
     def _produce(self) -> None:
-        """Produce evenly; some records are no events, and each twentieth is slow, so that positions stand."""
-        count = round(self._seconds * 250)
-        made = [*events(count, f"{self._name}-")]
+        """Produce evenly while faults happen; one record in 97 is no event."""
+        count = round(self._seconds * EVENTS_PER_S)
+        made = events(count, f"{self._name}-")
         self._values = [b"\x00broken" if index % 97 == 0 else value for index, (_, value) in enumerate(made)]
         self._ids = ["" if index % 97 == 0 else event_id for index, (event_id, _) in enumerate(made)]
-        for start in range(0, count, 50):
-            self._kafka.produce(
-                self._name, self._values[start : start + 50],
-                **{"enable.idempotence": True, "message.timeout.ms": 120_000},
-            )  # fmt: skip
-            time.sleep(0.1)
+        producer = Producer(
+            {"bootstrap.servers": self._kafka.bootstrap_servers, "enable.idempotence": True, "linger.ms": 5,
+             "message.timeout.ms": 120_000, "log_level": 0}
+        )  # fmt: skip
+        started = time.monotonic()
+        for index, value in enumerate(self._values):
+            time.sleep(max(0.0, started + index / EVENTS_PER_S - time.monotonic()))
+            producer.produce(self._name, value, key=str(index).encode())
+            producer.poll(0)
+        assert producer.flush(120) == 0, "the test's own producer gave up"
 
     # -- faults
 
