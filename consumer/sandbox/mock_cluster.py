@@ -78,6 +78,14 @@ class MockCluster:
         array = (ctypes.c_int * len(codes))(*codes)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(codes), array)
 
+    def set_coordinator(self, group: str, broker: int) -> None:
+        """Let *broker* (from 1) coordinate *group* from now on."""
+        self._check(self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), broker))
+
+    def set_leader(self, topic: str, partition: int, broker: int) -> None:
+        """Let *broker* (from 1) lead a partition; -1 leaves it without a leader."""
+        self._check(self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, broker))
+
     def close(self) -> None:
         if self._address is not None:
             self._library.rd_kafka_mock_cluster_destroy(self._address)
@@ -122,6 +130,8 @@ def _load() -> ctypes.CDLL:
         "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),
+        "rd_kafka_mock_coordinator_set": (number, [pointer, text, text, ctypes.c_int32]),
+        "rd_kafka_mock_partition_set_leader": (number, [pointer, text, ctypes.c_int32, ctypes.c_int32]),
         "rd_kafka_mock_push_request_errors_array": (
             None,
             [pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)],

@@ -4,31 +4,38 @@ A failing seed leaves its history and a timeline behind and says how to run it a
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from tests.chaos.faults import CATALOGUE
 from tests.chaos.history import History
 from tests.chaos.oracle import Verdict, judge
 from tests.chaos.picture import draw
+from tests.chaos.results import Result, append, read, table, write_into
 from tests.chaos.scenario import Scenario
+from tests.chaos.world import WORLDS, World
 from tests.chaos.wrong import BUILDS
-from tests.support.kafka import RealKafka
+from tests.support.kafka import ROOT
 
 PROTOCOLS = ("classic", "consumer")
+PAGE = ROOT / "docs" / "reliability.md"
+MIX = ("one", "one", "three", "embedded")
+"""Which worlds seeds are played in by turns, pairs of seeds each, so that both protocols meet each."""
 
 
-def play(kafka: RealKafka, folder: Path, seed: int, *, seconds: float, wrong: str | None = None) -> History:
+def play(world: World, folder: Path, seed: int, *, seconds: float, wrong: str | None = None) -> History:
     """Run one seed; even seeds use the classic protocol, odd ones KIP-848."""
-    return Scenario(kafka, folder, seed, protocol=PROTOCOLS[seed % 2], seconds=seconds, wrong=wrong).play()
+    return Scenario(world, folder, seed, protocol=PROTOCOLS[seed % 2], seconds=seconds, wrong=wrong).play()
 
 
-def explain(history: History, verdict: Verdict, folder: Path, seed: int, seconds: float) -> str:
+def explain(history: History, verdict: Verdict, folder: Path, seed: int, seconds: float, world: str = "one") -> str:
     """Write down what happened, and say what is wrong and where to look."""
     history.write(folder / "history.json")
     draw(history, folder / "picture.svg")
@@ -36,8 +43,12 @@ def explain(history: History, verdict: Verdict, folder: Path, seed: int, seconds
     shown = "\n".join(f"  {text}" for text in verdict.violations[:10])
     return (
         f"seed {seed}: {len(verdict.violations)} violations\n{shown}\n  history, timeline and picture: {folder}\n"
-        f"  again: python -m tests.chaos --first {seed} --seeds 1 --seconds {seconds:g}"
+        f"  again: python -m tests.chaos --first {seed} --seeds 1 --seconds {seconds:g} --world {world}"
     )
+
+
+def world_of(seed: int) -> str:
+    return MIX[seed // 2 % len(MIX)]
 
 
 def main() -> None:
@@ -45,66 +56,99 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20, help="how long faults are injected, for each seed")
+    parser.add_argument("--world", choices=[*WORLDS, "mix"], default="mix", help="the brokers (default: by turns)")
+    parser.add_argument("--jobs", type=int, default=1, help="so many seeds at a time, each on brokers of its own")
+    parser.add_argument("--results", type=Path, help="append a line for each seed to this file")
+    parser.add_argument("--write", action="store_true", help="write the table of --results into docs/reliability.md")
     parser.add_argument("--wrong", choices=[*BUILDS, "all"], help="builds with a mistake: each must be caught")
+    parser.add_argument("--list", action="store_true", help="show the catalogue of faults and the worlds they run in")
     given = parser.parse_args()
     out = Console(width=120)
-    root = Path(tempfile.mkdtemp(prefix="chaos-"))
-    seeds = range(given.first, given.first + given.seeds)
-    kafka = RealKafka(root / "kafka").start()
+    if given.list:
+        _list(out)
+        return
+    seeds = [
+        (seed, given.world if given.world != "mix" else world_of(seed))
+        for seed in range(given.first, given.first + given.seeds)
+    ]
+    if given.wrong:
+        sys.exit(_catch([*BUILDS] if given.wrong == "all" else [given.wrong], seeds, given.seconds, out))
+    sys.exit(_prove(seeds, given, out))
+
+
+def _prove(seeds: Sequence[tuple[int, str]], given: argparse.Namespace, out: Console) -> int:
+    results: list[Result] = []
+    for result, explanation in _results(seeds, given.seconds, given.jobs):
+        results.append(result)
+        out.print(result.line(), highlight=False)
+        if explanation:
+            out.print(explanation, highlight=False)
+        if given.results:
+            append(given.results, result)
+    shown = Table("measure", "value", box=None)
+    for name, value in table(results):
+        shown.add_row(name.strip("*"), value)
+    out.print(shown)
+    if given.results and given.write:
+        write_into(PAGE, read(given.results))
+    return 5 if any(result.violations for result in results) else 0
+
+
+def _results(seeds: Sequence[tuple[int, str]], seconds: float, jobs: int) -> Iterator[tuple[Result, str]]:
+    """Play *seeds*, world by world: brokers take long to start, and a process of the pool keeps those it has."""
+    with ProcessPoolExecutor(jobs) as pool:
+        played = [pool.submit(_play_one, *each, seconds) for each in sorted(seeds, key=lambda each: each[1])]
+        for one in track(as_completed(played), "schedules", total=len(played), console=Console(stderr=True)):
+            yield one.result()
+
+
+_WORLD: dict[str, World] = {}
+"""The world of this process, and the folder of its runs."""
+
+
+def _play_one(seed: int, name: str, seconds: float) -> tuple[Result, str]:
+    """Play a seed in a process of the pool; an explanation comes with what failed."""
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-{name}-"))
     try:
-        if given.wrong:
-            builds = [*BUILDS] if given.wrong == "all" else [given.wrong]
-            sys.exit(_catch(builds, kafka, root, seeds, given.seconds, out))
-        sys.exit(_prove(kafka, root, seeds, given.seconds, out))
-    finally:
-        kafka.kill()
-
-
-def _prove(kafka: RealKafka, root: Path, seeds: range, seconds: float, out: Console) -> int:
-    produced = accepted = lost = bad = 0
-    explained: Counter[str] = Counter()
-    per_crash: list[int] = []
-    for seed in seeds:
-        folder = root / f"seed-{seed}"
-        history = play(kafka, folder, seed, seconds=seconds)
+        history = play(_world(name), folder, seed, seconds=seconds)
         verdict = judge(history)
-        produced += len(history.produced)
-        accepted += sum(post.accepted for post in history.posts)
-        lost += verdict.lost
-        explained += verdict.explained
-        per_crash += verdict.per_crash
-        out.print(
-            f"seed {seed:4} {PROTOCOLS[seed % 2]:8} events {len(history.produced):6} commits {len(history.commits):5} "
-            f"faults {len(history.faults):3} twice {sum(verdict.explained.values()):5} violations "
-            f"{len(verdict.violations)}", highlight=False,
-        )  # fmt: skip
-        if verdict.violations:
-            bad += 1
-            out.print(explain(history, verdict, folder, seed, seconds), highlight=False)
-    table = Table("measure", "value", box=None, title=f"{len(seeds)} seeds, {seeds.start} to {seeds.stop - 1}")
-    for name, value in {"events produced": produced, "POSTs accepted": accepted, "lost": lost, "seeds that failed": bad,
-                        "crashes": len(per_crash)}.items():  # fmt: skip
-        table.add_row(name, str(value))
-    if per_crash:
-        table.add_row("sent twice per crash, p50 / max", f"{statistics.median(per_crash):g} / {max(per_crash)}")
-    for reason, count in explained.most_common():
-        table.add_row(f"sent twice: {reason}", str(count))
-    out.print(table)
-    return 5 if bad else 0
+    except Exception as error:
+        history, verdict = History("", "", 0, 0), Verdict([f"not judged: {error!r}"])
+        _WORLD.popitem()[1].close()
+    explanation = explain(history, verdict, folder, seed, seconds, name) if verdict.violations else ""
+    return Result.of(seed, name, PROTOCOLS[seed % 2], history, verdict), explanation
 
 
-def _catch(builds: list[str], kafka: RealKafka, root: Path, seeds: range, seconds: float, out: Console) -> int:
+def _world(name: str) -> World:
+    if name not in _WORLD:
+        for other in [*_WORLD.values()]:
+            other.close()
+        _WORLD.clear()
+        _WORLD[name] = WORLDS[name](Path(tempfile.mkdtemp(prefix=f"chaos-{name}-")))
+    return _WORLD[name]
+
+
+def _catch(builds: Sequence[str], seeds: Sequence[tuple[int, str]], seconds: float, out: Console) -> int:
     missed = []
     for build in builds:
-        for seed in seeds:
-            verdict = judge(play(kafka, root / f"{build}-{seed}", seed, seconds=seconds, wrong=build))
+        for seed, name in seeds:
+            folder = Path(tempfile.mkdtemp(prefix=f"chaos-{build}-{seed}-"))
+            verdict = judge(play(_world(name), folder, seed, seconds=seconds, wrong=build))
             if verdict.violations:
                 out.print(f"{build}: caught by seed {seed}: {verdict.violations[0]}", highlight=False)
                 break
         else:
             missed.append(build)
             out.print(f"{build}: NOT caught by {len(seeds)} seeds", highlight=False)
+    _WORLD.popitem()[1].close()
     return 5 if missed else 0
+
+
+def _list(out: Console) -> None:
+    shown = Table("fault", "worlds", "excuses", "lane", box=None)
+    for kind in CATALOGUE.values():
+        shown.add_row(kind.name, ", ".join(sorted(kind.worlds)), kind.excuse, kind.lane)
+    out.print(shown)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,15 @@ value version 4 on the format is the flexible one: the metadata has its length p
 """
 
 import struct
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from tests.support.kafka import RealKafka
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from tests.support.kafka_client import KafkaClient
 
 TOPIC = "__consumer_offsets"
 
@@ -22,7 +28,7 @@ class Commit(NamedTuple):
     metadata: str
 
 
-def read_commits(kafka: RealKafka, group: str) -> list[Commit]:
+def read_commits(kafka: KafkaClient, group: str) -> list[Commit]:
     """Return the commits of *group* in the order in which they were made; deletions are left out."""
     found = []
     for record in kafka.read_all(TOPIC):
@@ -30,6 +36,48 @@ def read_commits(kafka: RealKafka, group: str) -> list[Commit]:
         if key is not None and key[0] == group and record.value is not None:
             found.append(_value(record.value, key[1], key[2]))
     return found
+
+
+class CommitWatch:
+    """Where there is no log: the commits of *group* as somebody sees them who asks all the time. It misses some.
+
+    A commit is noted with the time of the answer in which it was first seen.
+    """
+
+    LOOK_S = 0.05
+
+    def __init__(self, bootstrap_servers: str, group: str, partitions: Sequence[tuple[str, int]]) -> None:
+        self._conf = {"bootstrap.servers": bootstrap_servers, "group.id": group, "log_level": 0}
+        self._partitions = partitions
+        self._seen: dict[tuple[str, int], tuple[int, str]] = {}
+        self._found: list[Commit] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def end(self) -> list[Commit]:
+        """Stop looking."""
+        self._is_over.set()
+        self._thread.join(30)
+        return self._found
+
+    def _look(self) -> None:
+        consumer = Consumer(self._conf)
+        while not self._is_over.wait(self.LOOK_S):
+            with suppress(KafkaException):
+                asked = [TopicPartition(*at) for at in self._partitions]
+                answer = consumer.committed(asked, timeout=5)
+                now_ms = time.time_ns() // 1_000_000
+                for at in answer:
+                    if at.error is None and at.offset >= 0:
+                        self._note(Commit(now_ms, at.topic, at.partition, at.offset, (at.metadata or "").rstrip("\0")))
+        consumer.close()
+
+    def _note(self, commit: Commit) -> None:
+        at = (commit.topic, commit.partition)
+        if self._seen.get(at) != (commit.offset, commit.metadata):
+            self._seen[at] = (commit.offset, commit.metadata)
+            self._found.append(commit)
 
 
 def _key(raw: bytes) -> tuple[str, str, int] | None:

@@ -38,12 +38,16 @@ class Moved(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What was done to the system from `at_ms` to `until_ms`; `who` is a member or a server."""
+    """What was done to the system from `at_ms` to `until_ms`; `who` is a member or a server.
+
+    `excuse` says which duplicates it explains: see `faults.Excuse`.
+    """
 
     at_ms: int
     until_ms: int
     kind: str
     who: str
+    excuse: str = ""
 
 
 class Exit(NamedTuple):
@@ -54,6 +58,24 @@ class Exit(NamedTuple):
     code: int
     seconds: float
     deadline_s: float
+
+
+class Owned(NamedTuple):
+    """From `at_ms` on a member owned a partition, or no longer did."""
+
+    at_ms: int
+    who: str
+    topic: str
+    partition: int
+    is_owned: bool
+
+
+class Said(NamedTuple):
+    """What a member logged that matters: a drain that took too long, a commit that was refused."""
+
+    at_ms: int
+    who: str
+    event: str
 
 
 @dataclass
@@ -70,15 +92,17 @@ class History:
     commits: list[Commit] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
-    ends: dict[tuple[str, int], int] = field(default_factory=dict)
-    """The end of every log, when all had come to rest."""
+    owned: list[Owned] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    """Events of transactions that were aborted: nobody may ever send them."""
+    peak_rss_mib: dict[str, float] = field(default_factory=dict)
+    """The most memory that each member held, as far as it lived to be asked."""
     is_settled: bool = True
     """It came to rest in time."""
 
     def write(self, path: Path) -> None:
-        path.write_text(
-            json.dumps({**asdict(self), "ends": [[*at, end] for at, end in self.ends.items()]}, default=list)
-        )
+        path.write_text(json.dumps(asdict(self)))
 
     def timeline(self) -> Iterable[str]:
         """Say what happened, in order, one line each; commits and posts in runs, or nobody could read it."""
@@ -87,6 +111,9 @@ class History:
         lines += [(one.at_ms, f"EXIT   {one.who} {one.code} after {one.seconds:.1f} s") for one in self.exits]
         lines += [(one.at_ms, f"COMMIT {one.topic}[{one.partition}] {one.offset} {one.metadata[:24]}")
                   for one in self.commits]  # fmt: skip
+        lines += [(one.at_ms, f"{'OWNS' if one.is_owned else 'LEAVES':6} {one.who} {one.topic}[{one.partition}]")
+                  for one in self.owned]  # fmt: skip
+        lines += [(one.at_ms, f"SAYS   {one.who} {one.event}") for one in self.said]
         times: dict[str, int] = {}
         for post in self.posts:
             times[post.id] = times.get(post.id, 0) + post.accepted

@@ -1,241 +1,245 @@
-"""One run: a real Kafka, real members, a sandbox, and a seeded schedule of faults; then all is healed, and told.
+"""One run: a world of brokers, real members, a sandbox, and a seeded schedule of faults; then all is healed, and told.
 
 The schedule is drawn from the seed before anything starts. Machines are not deterministic, so a seed repeats the
 schedule and not the interleaving.
 """
 
-import contextlib
 import json
-import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
+from fastavro import parse_schema
 
 from consumer.core.headers import ATTEMPTS, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TOPIC
-from tests.chaos.commit_log import read_commits
-from tests.chaos.history import Exit, Fault, History, Moved, Place, Post, Produced
-from tests.chaos.member import MOMENTS
-from tests.support.kafka import RealKafka
-from tests.support.processes import ConsumerProcess, SandboxProcess, Setup, events, sandbox
+from consumer.sandbox.events import encode, sample_event
+from tests.chaos.faults import CATALOGUE, FaultKind, Hurt, plan
+from tests.chaos.history import Fault, History, Moved, Place, Post, Produced
+from tests.chaos.members import Members, now_ms
+from tests.chaos.world import World
+from tests.support.kafka import ROOT
+from tests.support.processes import SandboxProcess, Setup, sandbox
+from tests.support.proxy import Proxy
+from tests.support.registry import Registry
 
-REST_S = 90.0
-DEADLINE_S = 8 + 5 + 5 + 5
-"""Drain, close and what the watchdog adds, as `Setup` sets them; and a busy machine."""
-PARTITIONS = 4
+REST_S = 120.0
 EVENTS_PER_S = 250
-SINK_RULES: dict[str, dict[str, object]] = {
-    "sink answers 503": {"do": {"status": 503}},
-    "sink answers 429": {"do": {"status": 429, "headers": {"Retry-After": "1"}}},
-    "sink answers 400": {"match": {"share": 0.3}, "do": {"status": 400}},
-    "sink fails half": {"match": {"share": 0.5}, "do": {"status": 500}},
-    "sink resets before": {"match": {"share": 0.3}, "do": {"action": "reset_before"}},
-    "sink resets after": {"match": {"share": 0.3}, "do": {"action": "reset_after"}},
-    "sink hangs": {"match": {"share": 0.1}, "do": {"action": "hang"}},
-    "sink is slow": {"match": {"share": 0.05}, "do": {"latency_ms": 2500}},
-    "sink answers 401": {"match": {"app": "com.example.puzzle"}, "do": {"status": 401}},
-    "sink answers 404": {"do": {"status": 404}},
-}
+TRANSACTION_RECORDS = 40
+LARGE_BYTES = 2_000_000
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+@dataclass
+class _Active:
+    """A fault that is under way."""
+
+    kind: FaultKind
+    steps: Hurt
+    since_ms: int
+    who: str
+    wakes_at: float
 
 
 class Scenario:
     """A run of one seed. `play` returns its history."""
 
-    def __init__(
-        self, kafka: RealKafka, folder: Path, seed: int, *, protocol: str, seconds: float, wrong: str | None = None
-    ) -> None:
-        self._kafka = kafka
-        self._folder = folder
-        self._random = Random(seed)
-        self._seconds = seconds
-        self._wrong = wrong
-        self._name = f"chaos-{seed}-{protocol}-{now_ms()}"
-        self._protocol = protocol
-        self._members: dict[str, ConsumerProcess] = {}
-        self._started = 0
-        self._faults: list[Fault] = []
-        self._exits: list[Exit] = []
+    PARTITIONS = 4
 
-    # -- the run
+    def __init__(
+        self, world: World, folder: Path, seed: int, *, protocol: str, seconds: float, wrong: str | None = None
+    ) -> None:
+        self.world = world
+        self.name = f"chaos-{seed}-{protocol}-{now_ms()}"
+        self._folder = folder
+        self._draw = Random(seed)
+        self._plan = plan(seed, world.name, seconds)
+        self._seconds = seconds
+        self._protocol = protocol
+        self._wrong = wrong
+        self._is_transactional = world.has_transactions and seed % 4 == 3
+        self._faults: list[Fault] = []
+        self._ids: dict[bytes, str] = {}
+        self._aborted: list[str] = []
+        self._failure: BaseException | None = None
+        self._last: dict[tuple[str, int], int] = {}
+        """Where the records of each source partition end."""
 
     def play(self) -> History:
-        with sandbox(self._folder / "sandbox", latency_ms="uniform:5:60") as kochava:
-            self._kochava = kochava
-            self._setup = Setup(
-                self._kafka, self._folder, self._name, f"{kochava.url}/track/json", group_protocol=self._protocol
-            )
-            self._setup.create_topics(partitions=PARTITIONS)
+        with (
+            sandbox(self._folder / "sandbox", latency_ms="uniform:5:60") as self.kochava,
+            Registry() as self.registry,
+            Proxy(int(self.kochava.url.rpartition(":")[2])) as self.sink_proxy,
+        ):
+            endpoint = f"http://127.0.0.1:{self.sink_proxy.port}/track/json"
+            setup = Setup(self.world.kafka, self._folder, self.name, endpoint, group_protocol=self._protocol)
+            setup.bootstrap_servers = self.world.members_bootstrap
+            setup.environment["KOCHAVA_CONSUMER_SCHEMAS__REGISTRY_URL"] = self.registry.url
+            setup.create_topics(partitions=self.PARTITIONS)
+            self._setup = setup
+            self.group = setup.group
+            self.our_topics = [*map(setup.tier, setup.tiers), setup.held, setup.dead_letter]
+            self.world.watch_commits(self.group, self._read_partitions())
+            self.members = Members(setup, self._faults, self._wrong)
             try:
-                return self._play(kochava)
+                return self._play()
             finally:
-                self._kafka.thaw()
-                for member in self._members.values():
-                    member.kill()
+                self.world.heal()
+                self.members.kill_all()
 
-    def _play(self, kochava: SandboxProcess) -> History:
-        for _ in range(self._random.randint(1, 3)):
-            self._start_member()
+    def _play(self) -> History:
+        for _ in range(self._draw.randint(1, 3)):
+            self.members.start()
         producing = threading.Thread(target=self._produce)
         producing.start()
-        ends = time.monotonic() + self._seconds
-        while time.monotonic() < ends:
-            time.sleep(self._random.uniform(0.5, 2.5))
-            self._inject()
+        self._inject()
         producing.join()
-        kochava.set_rules()
-        self._start_member()
+        if self._failure is not None:
+            raise RuntimeError(f"the suite's own producer failed: {self._failure}")
+        self._heal()
+        self._last = {(self.name, at.partition): at.offset + 1 for at in self.world.kafka.read_all(self.name)}
         is_settled = self._comes_to_rest()
-        for name in [*self._members]:
-            self._end(name)
-        return self._tell(kochava, is_settled=is_settled)
+        self.members.end_all()
+        return self._tell(self.kochava, is_settled=is_settled)
+
+    def _read_partitions(self) -> list[tuple[str, int]]:
+        ours = [*map(self._setup.tier, self._setup.tiers), self._setup.held]
+        return [(self.name, number) for number in range(self.PARTITIONS)] + [(at, n) for at in ours for n in (0, 1)]
+
+    # -- events
 
     def _produce(self) -> None:
-        """Produce evenly while faults happen; one record in 97 is no event."""
+        """Produce evenly while faults happen; one record in 97 is no event, a new schema comes up now and then."""
+        try:
+            for event_id, value, is_kept in self._paced(self._values()):
+                if is_kept:
+                    self._ids[value] = event_id
+                else:
+                    self._aborted.append(event_id)
+        except BaseException as error:
+            self._failure = error
+
+    def _values(self) -> Iterator[tuple[str, bytes]]:
+        schema = json.loads((ROOT / "schemas" / "in_app_event.v2.avsc").read_text())
         count = round(self._seconds * EVENTS_PER_S)
-        made = events(count, f"{self._name}-")
-        self._values = [b"\x00broken" if index % 97 == 0 else value for index, (_, value) in enumerate(made)]
-        self._ids = ["" if index % 97 == 0 else event_id for index, (event_id, _) in enumerate(made)]
-        producer = Producer(
-            {"bootstrap.servers": self._kafka.bootstrap_servers, "enable.idempotence": True, "linger.ms": 5,
-             "message.timeout.ms": 120_000, "log_level": 0}
-        )  # fmt: skip
+        for index in range(count):
+            if index % (count // 3 + 1) == 0:  # as if a producer was upgraded: an id that nobody has seen
+                writer = {**schema, "doc": f"{self.name} {index}"}
+                number = self.registry.register(self.name, writer)
+                parsed = parse_schema({**writer, "name": "InAppEvent"})
+            event_id = f"{self.name}-{index}"
+            if index % 97 == 0:
+                yield "", f"\0broken {index}".encode()
+            else:
+                yield event_id, encode(sample_event(index, self._draw, event_id), parsed, number)
+
+    def _paced(self, values: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes, bool]]:
+        """Hand *values* to a producer, evenly.
+
+        Returns:
+            Each, and whether it may be delivered: not if its transaction is to be aborted.
+        """
+        producer = self._producer()
         started = time.monotonic()
-        for index, value in enumerate(self._values):
+        is_kept = True
+        for index, (event_id, value) in enumerate(values):
+            if self._is_transactional and index % TRANSACTION_RECORDS == 0:
+                if index:
+                    producer = self._end_transaction(producer, is_kept=is_kept)
+                producer.begin_transaction()
+                is_kept = index % (5 * TRANSACTION_RECORDS) != 0
             time.sleep(max(0.0, started + index / EVENTS_PER_S - time.monotonic()))
-            producer.produce(self._name, value, key=str(index).encode())
-            producer.poll(0)
-        assert producer.flush(120) == 0, "the test's own producer gave up"
+            yield event_id, value, is_kept
+            try:
+                producer.produce(self.name, value, key=str(index).encode())
+                producer.poll(0)
+            except KafkaException:  # an embedded broker can be told to end a producer for good
+                producer = self._producer()
+        if self._is_transactional:
+            producer = self._end_transaction(producer, is_kept=is_kept)
+        assert producer.flush(120) == 0, "the suite's own producer gave up"
+
+    def _producer(self) -> Producer:
+        brokers = self.world.kafka.bootstrap_servers
+        conf: dict[str, object] = {"bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": 5,
+                                   "message.timeout.ms": 120_000, "log_level": 0}  # fmt: skip
+        if not self._is_transactional:
+            return Producer(conf)
+        producer = Producer(
+            {**conf, "transactional.id": self.name, "transaction.timeout.ms": 100_000, "message.timeout.ms": 90_000}
+        )
+        producer.init_transactions(120)
+        return producer
+
+    def _end_transaction(self, producer: Producer, *, is_kept: bool) -> Producer:
+        """End the transaction, and go on with a new producer where this one can't: what is in the log counts."""
+        try:
+            producer.flush(90)
+            if is_kept:
+                producer.commit_transaction(120)
+            else:
+                producer.abort_transaction(120)
+        except KafkaException:
+            return self._producer()
+        return producer
 
     # -- faults
 
     def _inject(self) -> None:
-        weights: dict[Callable[[], None], int] = {
-            self._kill: 4, self._kill_at_a_moment: 4, self._terminate: 3, self._join: 2, self._stop_and_go: 1,
-            self._hurt_the_sink: 6, self._kill_the_broker: 1, self._freeze_the_broker: 1, self._refuse_retries: 1,
-        }  # fmt: skip
-        self._random.choices([*weights], [*weights.values()])[0]()
+        """Play the plan: a step waits while another fault of its lane is under way."""
+        todo = deque(self._plan)
+        active: dict[str, _Active] = {}
+        started = time.monotonic()
+        while todo or active:
+            now = time.monotonic() - started
+            for one in [each for each in active.values() if each.wakes_at <= now]:
+                self._go_on(one, active, now)
+            for step in [each for each in todo if each[0] <= now]:
+                kind = CATALOGUE[step[1]]
+                if now > self._seconds:
+                    todo.remove(step)
+                elif kind.lane not in active:
+                    todo.remove(step)
+                    active[kind.lane] = _Active(kind, kind.hurt(self, Random(step[2])), now_ms(), "", now)
+                    self._go_on(active[kind.lane], active, now)
+            time.sleep(0.02)
 
-    def _note(self, kind: str, who: str, since_ms: int) -> None:
-        self._faults.append(Fault(since_ms, now_ms(), kind, who))
-
-    def _start_member(self, *, kill_at: str | None = None) -> None:
-        self._started += 1
-        name = f"member-{self._started}"
-        member = ConsumerProcess(self._setup, name, (), {})
-        options = ("--wrong", self._wrong) if self._wrong else ()
-        if kill_at is not None:
-            options = (*options, "--kill-at", kill_at)
-        member.module = ("tests.chaos.member", *options) if options else ("consumer",)
-        self._members[name] = member.start()
-
-    def _any(self) -> str | None:
-        self._bury()
-        return self._random.choice([*self._members]) if self._members else None
-
-    def _bury(self) -> None:
-        """Note who has ended by himself: at his moment, or for a reason of his own."""
-        for name, member in [*self._members.items()]:
-            assert member.process is not None
-            code = member.process.poll()
-            if code is None:
-                continue
-            del self._members[name]
-            if code == -signal.SIGKILL:
-                self._note("killed at a moment", name, _last_write_ms(member))
+    def _go_on(self, one: _Active, active: dict[str, _Active], now: float) -> None:
+        for said in one.steps:
+            if isinstance(said, str):
+                one.who = said
             else:
-                self._exits.append(Exit(now_ms(), name, code, 0.0, DEADLINE_S))
+                one.wakes_at = now + said
+                return
+        del active[one.kind.lane]
+        if one.who:
+            self._faults.append(Fault(one.since_ms, now_ms(), one.kind.name, one.who, one.kind.excuse))
 
-    def _kill(self) -> None:
-        name = self._any()
-        if name is not None:
-            since_ms = now_ms()
-            self._members.pop(name).kill()
-            self._note("SIGKILL", name, since_ms)
-        self._start_member()
+    def let_our_topics_take(self, most_bytes: int) -> bool:
+        """Limit the size of records on our topics.
 
-    def _kill_at_a_moment(self) -> None:
-        moment = self._random.choice([*MOMENTS])
-        many = {"answered": 500, "settled": 20, "stored": 60, "mapped": 8, "acknowledged": 10}[moment]
-        self._start_member(kill_at=f"{moment}:{self._random.randint(1, many)}")
-
-    def _terminate(self) -> None:
-        name = self._any()
-        if name is not None:
-            self._end(name, twice=self._random.random() < 0.2)
-        self._start_member()
-
-    def _end(self, name: str, *, twice: bool = False) -> None:
-        member = self._members.pop(name)
-        since, since_ms = time.monotonic(), now_ms()
-        member.signal(signal.SIGTERM)
-        if twice:
-            time.sleep(0.2)
-            with contextlib.suppress(ProcessLookupError):
-                member.signal(signal.SIGTERM)
+        Returns:
+            Whether the brokers heard of it.
+        """
         try:
-            code = member.wait(DEADLINE_S * 2)
-        except Exception:
-            member.kill()
-            code = -signal.SIGKILL
-        self._exits.append(Exit(since_ms, name, code, time.monotonic() - since, DEADLINE_S))
-        if code == -signal.SIGKILL:
-            self._note("killed at a moment", name, _last_write_ms(member))
-            self._exits.pop()
+            for topic in self.our_topics:
+                self.world.kafka.configure_topic(topic, max_message_bytes=str(most_bytes))
+        except KafkaException:
+            return False
+        return True
 
-    def _join(self) -> None:
-        self._bury()
-        if len(self._members) < 4:
-            self._start_member()
-
-    def _stop_and_go(self) -> None:
-        name = self._any()
-        if name is not None:
-            since_ms = now_ms()
-            self._members[name].signal(signal.SIGSTOP)
-            time.sleep(self._random.choice([2.0, 9.0]))
-            self._members[name].signal(signal.SIGCONT)
-            self._note("SIGSTOP", name, since_ms)
-
-    def _hurt_the_sink(self) -> None:
-        kind = self._random.choice([*SINK_RULES])
-        since_ms = now_ms()
-        self._kochava.set_rules(SINK_RULES[kind])
-        time.sleep(self._random.uniform(0.5, 3))
-        self._kochava.set_rules()
-        self._note(kind, "sink", since_ms)
-
-    def _kill_the_broker(self) -> None:
-        since_ms = now_ms()
-        self._kafka.kill()
-        time.sleep(self._random.uniform(0, 2))
-        self._kafka.start()
-        self._note("broker killed", "broker", since_ms)
-
-    def _freeze_the_broker(self) -> None:
-        since_ms = now_ms()
-        self._kafka.freeze()
-        time.sleep(self._random.uniform(1, 8))
-        self._kafka.thaw()
-        self._note("broker frozen", "broker", since_ms)
-
-    def _refuse_retries(self) -> None:
-        since_ms = now_ms()
-        topics = [*map(self._setup.tier, self._setup.tiers), self._setup.dead_letter]
-        with contextlib.suppress(Exception):  # a broker that is away refuses by itself
-            for topic in topics:
-                self._kafka.configure_topic(topic, max_message_bytes="10")
-        time.sleep(self._random.uniform(0.5, 2))
-        for topic in topics:
-            self._kafka.configure_topic(topic, max_message_bytes="2000000")
-        self._note("retry topics refuse", "broker", since_ms)
+    def _heal(self) -> None:
+        self.world.heal()
+        self.kochava.set_rules()
+        self.sink_proxy.set_mode("pass")
+        self.registry.is_down = False
+        self.registry.always_answer_with(None)
+        self.members.start()
 
     # -- the end
 
@@ -245,41 +249,43 @@ class Scenario:
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:
             time.sleep(0.5)
-            self._bury()
-            if not self._members:
-                self._start_member()
-            with contextlib.suppress(Exception):
+            if not self.members.names:
+                self.members.start()
+            with suppress(KafkaException):
                 quiet = quiet + 1 if self._is_read() else 0
         return quiet >= 3
 
     def _is_read(self) -> bool:
-        committed = self._kafka.committed(self._setup.group)
-        topics = [self._name, *map(self._setup.tier, self._setup.tiers), self._setup.held]
-        return all(
+        """Say whether all is committed; the markers of a transaction may be left, nothing is read there."""
+        committed = self.world.kafka.committed(self.group)
+        topics = [*map(self._setup.tier, self._setup.tiers), self._setup.held]
+        return all(committed.get(at, 0) >= end for at, end in self._last.items()) and all(
             committed.get((topic, number), low) >= high
             for topic in topics
-            for number, (low, high) in self._kafka.ends(topic).items()
+            for number, (low, high) in self.world.kafka.ends(topic).items()
         )
 
     def _tell(self, kochava: SandboxProcess, *, is_settled: bool) -> History:
+        members = self.members
         history = History(
-            self._name, self._setup.dead_letter, request_timeout_ms=3000, commit_interval_ms=1000,
-            faults=sorted(self._faults), exits=self._exits, is_settled=is_settled,
+            self.name, self._setup.dead_letter, request_timeout_ms=3000, commit_interval_ms=1000,
+            faults=sorted(self._faults), exits=members.exits, owned=members.owned(), said=members.said(),
+            aborted=[event_id for event_id in self._aborted if event_id], peak_rss_mib=members.peak_rss_mib,
+            is_settled=is_settled,
         )  # fmt: skip
-        numbers = dict(zip(self._values, self._ids, strict=True))
-        for record in self._kafka.read_all(self._name):
+        for record in self.world.kafka.read_all(self.name):
             place = (record.topic, record.partition, record.offset)
-            history.produced.append(Produced(place, numbers.get(record.value or b"", "")))
-        for topic in (*map(self._setup.tier, self._setup.tiers), self._setup.held, self._setup.dead_letter):
+            history.produced.append(Produced(place, self._ids[record.value or b""]))
+        for topic in self.our_topics:
             history.moved += self._moved(topic)
         history.posts = [
             Post(line["time_ms"], line["id"] or "", str(line["status"]), line["accepted"]) for line in _log_of(kochava)
         ]
-        history.commits = read_commits(self._kafka, self._setup.group)
+        history.commits = self.world.commits(self.group)
         return history
 
     def _moved(self, topic: str) -> Iterator[Moved]:
-        for record in self._kafka.read_all(topic):
+        for record in self.world.kafka.read_all(topic):
             if ORIGIN_TOPIC in record.headers:  # the mark of a group's first start has none
                 origin: Place = (
                     record.headers[ORIGIN_TOPIC],
@@ -288,11 +294,6 @@ class Scenario:
                 )
                 place = (record.topic, record.partition, record.offset)
                 yield Moved(record.timestamp_ms, place, origin, int(record.headers.get(ATTEMPTS, "0")))
-
-
-def _last_write_ms(member: ConsumerProcess) -> int:
-    """Return about when a process ended that killed itself: it logs its progress each second, at least."""
-    return round(member.log_file.stat().st_mtime * 1000)
 
 
 def _log_of(kochava: SandboxProcess) -> Iterator[dict[str, object]]:

@@ -6,7 +6,6 @@ compacted within seconds: the cleaner looks every 200 ms, but only at closed seg
 record that comes `segment.ms` after its first one. The broker dies with the process that started it, however that ends.
 """
 
-import base64
 import hashlib
 import os
 import shutil
@@ -16,28 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Self
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from tests.support.kafka_client import KafkaClient
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "kafka"
 JAVA = ["java", "-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
 START_S = 60.0
 STOP_S = 15.0
+CLUSTER_ID = "kochava-tests-00000000"
+"""22 characters, the same for all: they never meet."""
 COMPACTED = {
     "cleanup_policy": "compact",
     "segment_ms": "200",
@@ -49,18 +40,6 @@ MISSING = (
     "the tests run against a real Apache Kafka, which needs a Java runtime (17 or newer) and Maven: "
     "install them (Debian: apt-get install default-jre-headless maven; macOS: brew install openjdk maven)"
 )
-
-
-class Stored(NamedTuple):
-    """One record, as a test looks at it."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: dict[str, str]
-    timestamp_ms: int = 0
 
 
 def jars() -> Path:
@@ -90,19 +69,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class RealKafka:
-    """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` resumes on its data."""
+class RealKafka(KafkaClient):
+    """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` resumes on its data.
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    *settings* are server properties that replace ours.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, settings: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         self.port = port or free_port()
-        self.bootstrap_servers = f"127.0.0.1:{self.port}"
+        super().__init__(f"127.0.0.1:{self.port}")
+        self._settings = settings or {}
         self.log = folder / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._classpath = f"{jars()}/*"
         self._config = folder / "server.properties"
 
-    def start(self) -> "RealKafka":
+    def start(self) -> Self:
+        self.launch()
+        return self.wait_until_up()
+
+    def launch(self) -> None:
+        """Start it without waiting for it."""
         assert self._process is None, "it runs already"
         if self._listens():
             raise RuntimeError(f"port {self.port} is taken: end what listens there, or choose another one")
@@ -117,6 +105,9 @@ class RealKafka:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    def wait_until_up(self) -> Self:
+        assert self._process is not None, "it was launched"
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -161,9 +152,9 @@ class RealKafka:
             # a killed broker is let in again only when the session of its former life is over (9 s)
             "broker.session.timeout.ms": 3000,
             "broker.heartbeat.interval.ms": 500,
+            **self._settings,
         }
         self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
         subprocess.run(
             [
                 *JAVA,
@@ -172,7 +163,7 @@ class RealKafka:
                 "kafka.tools.StorageTool",
                 "format",
                 "-t",
-                cluster,
+                CLUSTER_ID,
                 "-c",
                 str(self._config),
             ],
@@ -230,108 +221,6 @@ class RealKafka:
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
         return done.stdout
-
-    # -- what tests do with it
-
-    @cached_property
-    def admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers})
-
-    def create_topic(self, name: str, partitions: int, **config: str) -> None:
-        """Make a topic; `cleanup_policy="compact"` stands for `cleanup.policy`."""
-        settings = {key.replace("_", "."): value for key, value in config.items()}
-        for future in self.admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values():
-            future.result(30)
-
-    def configure_topic(self, name: str, **config: str) -> None:
-        settings = {key.replace("_", "."): value for key, value in config.items()}
-        resource = ConfigResource(ResourceType.TOPIC, name, set_config=settings)
-        for future in self.admin.alter_configs([resource]).values():
-            future.result(30)
-
-    def delete_topic(self, name: str) -> None:
-        for future in self.admin.delete_topics([name]).values():
-            future.result(30)
-
-    def produce(self, topic: str, values: Iterable[bytes | None], **conf: object) -> None:
-        """Produce *values*, keyed by their position, spread over the partitions."""
-        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5, **conf})
-        for index, value in enumerate(values):
-            producer.produce(topic, value, key=str(index).encode())
-            producer.poll(0)
-        assert producer.flush(30) == 0
-
-    def ends(self, topic: str) -> dict[int, tuple[int, int]]:
-        """Return the low and high watermark of each partition."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "looking"})
-        try:
-            numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-            return {
-                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30, cached=False)
-                for number in numbers
-            }
-        finally:
-            consumer.close()
-
-    def read_all(self, topic: str) -> list[Stored]:
-        """Return all committed records of *topic*."""
-        ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
-        consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap_servers, "group.id": "reading", "enable.auto.commit": False,
-             "enable.partition.eof": True, "isolation.level": "read_committed"}
-        )  # fmt: skip
-        found: list[Stored] = []
-        try:
-            consumer.assign([TopicPartition(topic, number, bounds[0]) for number, bounds in ends.items()])
-            finished: set[int] = set()
-            deadline = time.monotonic() + 60
-            while len(finished) < len(ends):
-                assert time.monotonic() < deadline, f"{topic} was not read to its end within 60 s"
-                for message in consumer.consume(500, 0.2):
-                    if message.error() is not None:
-                        finished.add(message.partition())
-                        continue
-                    headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers() or ()}
-                    found.append(
-                        Stored(
-                            topic,
-                            message.partition(),
-                            message.offset(),
-                            message.key(),
-                            message.value(),
-                            headers,
-                            message.timestamp()[1],
-                        )
-                    )
-        finally:
-            consumer.close()
-        return found
-
-    def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Return the group's committed offsets; none while the coordinator of a new broker still loads."""
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        try:
-            result = asked[group].result(30)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
-                raise
-            return {}
-        return {(at.topic, at.partition): at.offset for at in result.topic_partitions}
-
-    def alter_offsets(self, group: str, offsets: Sequence[TopicPartition]) -> None:
-        """Move the offsets of *group*, as soon as it is empty: a member that left while joining stays for a session."""
-        deadline = time.monotonic() + START_S
-        while True:
-            asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, list(offsets))])
-            errors = [at.error for at in asked[group].result(30).topic_partitions if at.error is not None]
-            if not errors:
-                return
-            assert {error.code() for error in errors} == {KafkaError.UNKNOWN_MEMBER_ID}, errors
-            assert time.monotonic() < deadline, errors
-            time.sleep(0.2)
-
-    def delete_group(self, group: str) -> None:
-        self.admin.delete_consumer_groups([group])[group].result(30)
 
 
 def main() -> None:

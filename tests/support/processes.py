@@ -18,7 +18,8 @@ from typing import Any
 from fastavro import parse_schema
 
 from consumer.sandbox.events import APPS, PLATFORMS, encode, guid, sample_event
-from tests.support.kafka import ROOT, RealKafka, free_port
+from tests.support.kafka import ROOT, free_port
+from tests.support.kafka_client import KafkaClient
 
 WAIT_S = 60.0
 SCHEMA = parse_schema(json.loads((ROOT / "schemas" / "in_app_event.v2.avsc").read_text()))
@@ -102,7 +103,7 @@ def sandbox(
 class Setup:
     """What one test runs: a topic of its own on the shared broker, and settings to change."""
 
-    kafka: RealKafka
+    kafka: KafkaClient
     folder: Path
     topic: str
     endpoint: str
@@ -113,6 +114,8 @@ class Setup:
         default_factory=lambda: {f"{app}/{name}": {"guid": guid(app, name)} for app in APPS for name in PLATFORMS}
     )
     environment: dict[str, str] = field(default_factory=dict)
+    bootstrap_servers: str = ""
+    """Where members find the brokers, if not directly."""
 
     @property
     def group(self) -> str:
@@ -142,7 +145,7 @@ class Setup:
         path.write_text(
             f"""
 [kafka]
-bootstrap_servers = "{self.kafka.bootstrap_servers}"
+bootstrap_servers = "{self.bootstrap_servers or self.kafka.bootstrap_servers}"
 group_id = "{self.group}"
 topics = ["{self.topic}"]
 start = "{self.start}"

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from consumer.core.offset_map import Run, encode
 from tests.chaos.__main__ import explain
 from tests.chaos.commit_log import Commit, _key, _value
-from tests.chaos.history import Exit, Fault, History, Moved, Post, Produced
+from tests.chaos.faults import CATALOGUE, plan
+from tests.chaos.history import Exit, Fault, History, Moved, Owned, Post, Produced, Said
 from tests.chaos.oracle import judge
+from tests.chaos.results import BEGIN, END, Result, append, read, write_into
+from tests.chaos.world import WORLDS
 
 SOURCE, TIER, DEAD = "events", "events.retry", "events.dead"
 GOOD = History(
@@ -22,7 +26,8 @@ GOOD = History(
     commits=[Commit(1300, SOURCE, 0, 3, ""), Commit(9300, SOURCE, 0, 4, ""), Commit(9400, TIER, 0, 1, "")],
     exits=[Exit(9900, "member-1", 0, 0.5, 20.0)],
 )  # fmt: skip
-KILL = Fault(9500, 9500, "SIGKILL", "member-1")
+KILL = Fault(9500, 9500, "SIGKILL", "member-1", "crash")
+AWAY = Fault(9000, 9500, "SIGSTOP", "member-1", "away")
 
 
 def again(at_ms: int, status: str = "200", first: str = "200") -> History:
@@ -101,6 +106,55 @@ def test_a_lost_answer_explains_a_duplicate() -> None:
     assert judge(again(9800, first="reset_after")).violations == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"faults": [AWAY]}, "assignment lost or commit impossible"),
+        ({"faults": [AWAY._replace(excuse="answer")]}, "answer lost or not understood"),
+        ({"said": [Said(9500, "m", "consumer.drained")]}, "drain deadline passed"),
+        ({"said": [Said(9500, "m", "offset.commit_failed")]}, "commit refused"),
+        ({"exits": [Exit(9500, "m", 6, 0.5, 20.0)]}, "forced end"),
+    ],
+)
+def test_what_explains_a_duplicate(changes: dict[str, Any], reason: str) -> None:
+    verdict = judge(replace(again(9800), **changes))
+    assert (verdict.violations, verdict.explained) == ([], {reason: 1})
+
+
+@pytest.mark.parametrize("fault", [AWAY._replace(at_ms=90_000, until_ms=95_000), AWAY._replace(excuse="")])
+def test_what_explains_none(fault: Fault) -> None:
+    assert violations(replace(again(99_000), faults=[fault])) == ["C3"]
+
+
+def test_two_copies_on_our_topic_need_a_reason() -> None:
+    """Both are delivered: the record was acknowledged there, and not settled where it came from."""
+    twice = [*GOOD.moved, Moved(1250, (TIER, 0, 1), (SOURCE, 0, 2), 1)]
+    history = replace(GOOD, moved=twice, posts=[*GOOD.posts, Post(9050, "c", "200", accepted=True)])
+    assert violations(history) == ["C3"]
+    crash = KILL._replace(at_ms=1220, until_ms=1220)
+    assert judge(replace(history, faults=[crash])).explained == {
+        "crash between our topic's acknowledgement and the store": 1
+    }
+
+
+def test_an_event_of_an_aborted_transaction_must_not_be_sent() -> None:
+    assert violations(replace(GOOD, aborted=["a"])) == ["C1"]
+
+
+def test_more_tries_than_there_are_is_found() -> None:
+    assert violations(replace(GOOD, moved=[*GOOD.moved[:1], GOOD.moved[1]._replace(attempts=13)])) == ["C4"]
+
+
+def test_a_member_that_grows_is_found() -> None:
+    assert violations(replace(GOOD, peak_rss_mib={"member-1": 80.0, "member-2": 301.0})) == ["C9"]
+
+
+def test_a_fatal_error_ends_a_member_and_nothing_else_does() -> None:
+    ended = Exit(9900, "m", 4, 0.5, 20.0)
+    assert violations(replace(GOOD, exits=[ended])) == ["C7"]
+    assert violations(replace(GOOD, exits=[ended], faults=[AWAY._replace(excuse="fatal")])) == []
+
+
 @pytest.mark.parametrize("ended", [Exit(9900, "m", 0, 30.0, 20.0), Exit(9900, "m", 1, 0.5, 20.0)])
 def test_a_late_or_a_bad_end_is_found(ended: Exit) -> None:
     assert violations(replace(GOOD, exits=[ended])) == ["C7"]
@@ -121,9 +175,36 @@ def test_the_commit_log_of_both_formats_is_read() -> None:
 
 
 def test_a_failing_seed_is_told_as_text_and_as_a_picture(tmp_path: Path) -> None:
-    history = replace(again(9800), faults=[KILL._replace(until_ms=9700)], commits=[])
+    owned = [Owned(900, "member-1", SOURCE, 0, is_owned=True), Owned(9500, "member-1", SOURCE, 0, is_owned=False)]
+    history = replace(again(9800), faults=[KILL._replace(until_ms=9700)], commits=[], owned=owned)
     told = explain(history, judge(history), tmp_path, 7, 20)
     assert "--first 7 --seeds 1" in told
-    assert "POST   d 200 AGAIN" in (tmp_path / "timeline.txt").read_text()
+    timeline = (tmp_path / "timeline.txt").read_text()
+    assert "POST   d 200 AGAIN" in timeline
+    assert "OWNS   member-1 events[0]" in timeline
     assert (tmp_path / "picture.svg").read_text().count("POST again") >= 1
     assert (tmp_path / "history.json").exists()
+
+
+def test_a_schedule_is_drawn_from_its_seed_and_of_faults_of_its_world() -> None:
+    for world in WORLDS:
+        drawn = plan(7, world, 500)
+        assert drawn == plan(7, world, 500)
+        assert drawn != plan(8, world, 500)
+        assert {name for _, name, _ in drawn} == {kind.name for kind in CATALOGUE.values() if world in kind.worlds}
+
+
+def test_results_are_kept_and_written_into_a_page(tmp_path: Path) -> None:
+    verdict = judge(replace(again(9800), faults=[KILL]))
+    for seed in (4, 2, 3, 4):
+        append(tmp_path / "results", Result.of(seed, "one", "classic", replace(again(9800), faults=[KILL]), verdict))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    write_into(page, read(tmp_path / "results"))
+    text = page.read_text()
+    assert "| - one | 3 classic: seeds 2-4 |" in text
+    assert "| **lost** | 0 |" in text
+    assert "| sent twice per SIGKILL: p50 / max | 1 / 1 |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text

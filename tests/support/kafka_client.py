@@ -1,0 +1,139 @@
+"""What tests do with any Kafka: make topics, produce, read it all, look at a group and move its offsets."""
+
+import time
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+EMPTY_S = 60.0
+"""How long a group may take to become empty."""
+
+
+class Stored(NamedTuple):
+    """One record, as a test looks at it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str]
+    timestamp_ms: int = 0
+
+
+class KafkaClient:
+    """A client of the brokers at *bootstrap_servers*; topics are made with so many *replicas*."""
+
+    def __init__(self, bootstrap_servers: str, replicas: int = 1) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.replicas = replicas
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+    def create_topic(self, name: str, partitions: int, **config: str) -> None:
+        """Make a topic; `cleanup_policy="compact"` stands for `cleanup.policy`."""
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        for future in self.admin.create_topics([NewTopic(name, partitions, self.replicas, config=settings)]).values():
+            future.result(30)
+
+    def configure_topic(self, name: str, **config: str) -> None:
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        resource = ConfigResource(ResourceType.TOPIC, name, set_config=settings)
+        for future in self.admin.alter_configs([resource]).values():
+            future.result(30)
+
+    def delete_topic(self, name: str) -> None:
+        for future in self.admin.delete_topics([name]).values():
+            future.result(30)
+
+    def produce(self, topic: str, values: Iterable[bytes | None], **conf: object) -> None:
+        """Produce *values*, keyed by their position, spread over the partitions."""
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5, **conf})
+        for index, value in enumerate(values):
+            producer.produce(topic, value, key=str(index).encode())
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def ends(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return the low and high watermark of each partition."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "looking", "log_level": 0})
+        try:
+            numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            return {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30, cached=False)
+                for number in numbers
+            }
+        finally:
+            consumer.close()
+
+    def read_all(self, topic: str) -> list[Stored]:
+        """Return all committed records of *topic*."""
+        ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap_servers, "group.id": "reading", "enable.auto.commit": False,
+             "enable.partition.eof": True, "isolation.level": "read_committed", "log_level": 0}
+        )  # fmt: skip
+        found: list[Stored] = []
+        try:
+            consumer.assign([TopicPartition(topic, number, bounds[0]) for number, bounds in ends.items()])
+            finished: set[int] = set()
+            deadline = time.monotonic() + 60
+            while len(finished) < len(ends):
+                assert time.monotonic() < deadline, f"{topic} was not read to its end within 60 s"
+                for message in consumer.consume(500, 0.2):
+                    if message.error() is not None:
+                        finished.add(message.partition())
+                        continue
+                    headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers() or ()}
+                    found.append(
+                        Stored(
+                            topic,
+                            message.partition(),
+                            message.offset(),
+                            message.key(),
+                            message.value(),
+                            headers,
+                            message.timestamp()[1],
+                        )
+                    )
+        finally:
+            consumer.close()
+        return found
+
+    def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """Return the group's committed offsets; none while the coordinator of a new broker still loads."""
+        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        try:
+            result = asked[group].result(30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                raise
+            return {}
+        return {(at.topic, at.partition): at.offset for at in result.topic_partitions}
+
+    def alter_offsets(self, group: str, offsets: Sequence[TopicPartition]) -> None:
+        """Move the offsets of *group*, as soon as it is empty: a member that left while joining stays for a session."""
+        deadline = time.monotonic() + EMPTY_S
+        while True:
+            asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, list(offsets))])
+            errors = [at.error for at in asked[group].result(30).topic_partitions if at.error is not None]
+            if not errors:
+                return
+            assert {error.code() for error in errors} == {KafkaError.UNKNOWN_MEMBER_ID}, errors
+            assert time.monotonic() < deadline, errors
+            time.sleep(0.2)
+
+    def delete_group(self, group: str) -> None:
+        self.admin.delete_consumer_groups([group])[group].result(30)

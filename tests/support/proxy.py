@@ -1,0 +1,133 @@
+"""A TCP proxy on loopback that misbehaves on request, in a thread of its own: what networks do to connections.
+
+`mode` may be changed at any time, and holds for open connections, too:
+
+- `pass`: bytes go both ways;
+- `blackhole`: nothing goes any way, connections stay open, and new ones are taken and get nothing;
+- `half_open`: requests go through, answers don't: they are thrown away;
+- `drip`: a byte at a time, both ways;
+- `slow`: each piece waits a while, another while each time;
+- `reset`: every connection is reset, and new ones as soon as they are accepted.
+"""
+
+import asyncio
+import random
+import socket
+import struct
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Literal, Self, TypeAlias
+
+Mode: TypeAlias = Literal["pass", "blackhole", "half_open", "drip", "slow", "reset"]
+
+CHUNK_BYTES = 65_536
+LOOK_S = 0.05
+"""How often a connection that is held back looks whether it may go on."""
+DRIP_S = 0.02
+SLOW_S = 0.3
+RESET = struct.pack("ii", 1, 0)
+
+
+class Proxy:
+    """Stands before *target* (a port on loopback), on `port`."""
+
+    def __init__(self, target: int, port: int = 0) -> None:
+        self._target = target
+        self.port = port
+        self.mode: Mode = "pass"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def set_mode(self, mode: Mode) -> None:
+        self.mode = mode
+        if mode == "reset":
+            self._loop.call_soon_threadsafe(self._reset_all)
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._reset_all()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    def _reset_all(self) -> None:
+        for writer in [*self._writers]:
+            _reset(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        there: asyncio.StreamWriter | None = None
+        try:
+            await self._pass_blackhole()
+            if self.mode != "reset":
+                back, there = await asyncio.open_connection("127.0.0.1", self._target)
+                self._writers.add(there)
+                await self._join(self._pump(reader, there), self._pump(back, writer, is_answer=True))
+        except OSError:  # nobody listens behind us
+            _reset(writer)
+        finally:
+            for each in (writer, there):
+                if each is not None:
+                    self._writers.discard(each)
+                    if self.mode == "reset":
+                        _reset(each)
+                    else:
+                        each.close()  # sends what is on its way first
+
+    @staticmethod
+    async def _join(*ways: Coroutine[None, None, None]) -> None:
+        """Run both ways until one of them ends."""
+        tasks = [asyncio.ensure_future(way) for way in ways]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _pass_blackhole(self) -> None:
+        while self.mode == "blackhole":  # noqa: ASYNC110 - the mode is set from another thread
+            await asyncio.sleep(LOOK_S)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES):
+                await self._pass_blackhole()
+                if self.mode == "half_open" and is_answer:
+                    continue
+                if self.mode == "slow":
+                    await asyncio.sleep(random.uniform(0, SLOW_S))
+                at = 0
+                while self.mode == "drip" and at < len(data):
+                    writer.write(data[at : at + 1])
+                    at += 1
+                    await asyncio.sleep(DRIP_S)
+                writer.write(data[at:])
+                await writer.drain()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with RST, not with FIN."""
+    with suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()
