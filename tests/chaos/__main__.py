@@ -61,12 +61,15 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="append a line for each seed to this file")
     parser.add_argument("--write", action="store_true", help="write the table of --results into docs/reliability.md")
     parser.add_argument("--wrong", choices=[*BUILDS, "all"], help="builds with a mistake: each must be caught")
+    parser.add_argument("--judge", type=Path, metavar="HISTORY", help="judge a history.json again")
     parser.add_argument("--list", action="store_true", help="show the catalogue of faults and the worlds they run in")
     given = parser.parse_args()
     out = Console(width=120)
     if given.list:
         _list(out)
         return
+    if given.judge:
+        sys.exit("\n".join(judge(History.read(given.judge)).violations) or 0)
     seeds = [
         (seed, given.world if given.world != "mix" else world_of(seed))
         for seed in range(given.first, given.first + given.seeds)

@@ -127,7 +127,7 @@ def _block(run: "Scenario", draw: Random) -> Hurt:
 
 
 def _freeze(run: "Scenario", draw: Random, stop: int, seconds: float, go: int | None) -> Hurt:
-    name = run.members.any(draw)
+    name = run.members.any(draw, that_listens=True)
     if name is not None:
         yield name
         run.members.frozen.add(name)
@@ -154,7 +154,7 @@ def _no_descriptors(run: "Scenario", draw: Random) -> Hurt:
 
 @_fault("the clock jumps", "clock")
 def _jump(run: "Scenario", draw: Random) -> Hurt:
-    name = run.members.any(draw)
+    name = run.members.any(draw, that_listens=True)
     if name is not None:
         yield name
         run.members.set_clock(name, draw.choice([-3_600_000, 3_600_000]))

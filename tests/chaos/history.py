@@ -104,6 +104,16 @@ class History:
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
 
+    @classmethod
+    def read(cls, path: Path) -> "History":
+        """Read what `write` wrote."""
+        facts = json.loads(path.read_text())
+        rows = {"produced": Produced, "posts": Post, "moved": Moved, "commits": Commit, "faults": Fault, "exits": Exit,
+                "owned": Owned, "said": Said}  # fmt: skip
+        for name, row in rows.items():
+            facts[name] = [row(*map(_hashable, each)) for each in facts[name]]
+        return cls(**facts)
+
     def timeline(self) -> Iterable[str]:
         """Say what happened, in order, one line each; commits and posts in runs, or nobody could read it."""
         lines: list[tuple[int, str]] = [(one.at_ms, f"FAULT  {one.kind} {one.who}, for {one.until_ms - one.at_ms} ms")
@@ -123,3 +133,7 @@ class History:
         lines += [(one.at_ms, f"MOVED  {one.origin} -> {one.place} attempts {one.attempts}") for one in self.moved]
         first = min((at_ms for at_ms, _ in lines), default=0)
         return (f"{(at_ms - first) / 1000:8.3f}  {text}" for at_ms, text in sorted(lines))
+
+
+def _hashable(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value

@@ -46,9 +46,11 @@ class Members:
         self._bury()
         return [name for name in self._processes if name not in self._told]
 
-    def any(self, draw: Random) -> str | None:
-        """Choose one that nothing else happens to."""
+    def any(self, draw: Random, *, that_listens: bool = False) -> str | None:
+        """Choose one that nothing else happens to; *that_listens*: so far started that it hears signals."""
         names = [name for name in self.names if name not in self.frozen]
+        if that_listens:
+            names = [name for name in names if (self._setup.folder / f"{name}.log").stat().st_size]
         return draw.choice(names) if names else None
 
     def pid(self, name: str) -> int | None:

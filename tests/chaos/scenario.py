@@ -133,10 +133,11 @@ class Scenario:
                 number = self.registry.register(self.name, writer)
                 parsed = parse_schema({**writer, "name": "InAppEvent"})
             event_id = f"{self.name}-{index}"
-            if index % 97 == 0:
-                yield "", f"\0broken {index}".encode()
+            value = encode(sample_event(index, self._draw, event_id), parsed, number)
+            if index % 97 == 0:  # another magic byte, something behind it, cut off
+                yield "", [b"\7" + value, value + b"x", value[:-1]][index % 3]
             else:
-                yield event_id, encode(sample_event(index, self._draw, event_id), parsed, number)
+                yield event_id, value
 
     def _paced(self, values: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes, bool]]:
         """Hand *values* to a producer, evenly.

@@ -183,7 +183,7 @@ def test_a_failing_seed_is_told_as_text_and_as_a_picture(tmp_path: Path) -> None
     assert "POST   d 200 AGAIN" in timeline
     assert "OWNS   member-1 events[0]" in timeline
     assert (tmp_path / "picture.svg").read_text().count("POST again") >= 1
-    assert (tmp_path / "history.json").exists()
+    assert History.read(tmp_path / "history.json") == history
 
 
 def test_a_schedule_is_drawn_from_its_seed_and_of_faults_of_its_world() -> None:
