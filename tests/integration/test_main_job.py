@@ -1,7 +1,10 @@
 """The main job on a real Apache Kafka, with the real process: nothing lost, offsets where they must be."""
 
 import signal
+import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +15,9 @@ from tests.support.kafka import RealKafka
 from tests.support.processes import SandboxProcess, Setup, events, wait_until
 
 pytestmark = pytest.mark.kafka
+
+SESSION_S = 6.0
+"""Of both protocols, as `Setup` and the test broker set it."""
 
 
 def ids(made: list[tuple[str, bytes]]) -> set[str]:
@@ -25,6 +31,13 @@ def values(made: list[tuple[str, bytes]]) -> list[bytes]:
 def position(setup: Setup) -> int:
     """Return the sum of the group's committed offsets on the source topic."""
     return sum(offset for (topic, _), offset in setup.kafka.committed(setup.group).items() if topic == setup.topic)
+
+
+def feed_evenly(setup: Setup, values: Sequence[bytes], per_s: int) -> None:
+    """Produce *values* at a rate, each tenth of a second some."""
+    for start in range(0, len(values), per_s // 10):
+        setup.kafka.produce(setup.topic, values[start : start + per_s // 10])
+        time.sleep(0.1)
 
 
 def test_every_event_is_delivered_once_and_committed(
@@ -87,6 +100,41 @@ def test_members_come_and_go_without_loss_and_without_duplicates(
             assert second.terminate() == 0
     assert kochava.duplicates() == 0
     assert position(setup) == 9000
+
+
+def test_a_rolling_restart_sends_nothing_twice(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
+    """As a Deployment does it: a new pod comes up, then an old one ends; and events come all the time."""
+    setup.create_topics(partitions=6)
+    made = events(4000)
+    feeding = threading.Thread(target=feed_evenly, args=(setup, [value for _, value in made], 400))
+    with ExitStack() as pods:
+        old = [pods.enter_context(setup.consumer(f"old-{number}")) for number in range(2)]
+        wait_until(lambda: all(pod.probe("/readyz")[0] == 200 for pod in old), "the old pods are ready")
+        feeding.start()
+        for number, pod in enumerate(old):
+            new = pods.enter_context(setup.consumer(f"new-{number}"))
+            wait_until(lambda new=new: new.metric("kochava_events_delivered_total") > 20, "the new pod works")
+            assert pod.terminate() == 0
+        feeding.join()
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+    assert kochava.duplicates() == 0
+
+
+def test_a_killed_members_work_goes_on_within_a_session_and_five_seconds(
+    setup: Setup, kochava: SandboxProcess, group_protocol: str
+) -> None:
+    setup.create_topics(partitions=6)
+    first, second = events(600, "before-"), events(600, "after-")
+    with setup.consumer("stays") as stays, setup.consumer("dies") as dies:
+        wait_until(
+            lambda: all(pod.metric("kochava_assigned_partitions", topic=setup.topic) == 3 for pod in (stays, dies)),
+            "each has half",
+        )
+        setup.kafka.produce(setup.topic, values(first))
+        wait_until(lambda: kochava.accepted() == ids(first), "both work")
+        dies.kill()
+        setup.kafka.produce(setup.topic, values(second))
+        wait_until(lambda: kochava.accepted() == ids(first) | ids(second), "the other one has it all", SESSION_S + 5)
 
 
 def test_a_spare_member_without_partitions_is_ready(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
