@@ -52,25 +52,18 @@ class Duplicates:
         return self._delivery.admit(envelope, is_probe=is_probe)
 
     def _ended(self, key: bytes, envelope: Envelope, delivered: bool) -> None:
-        memory = self._memories.get(envelope.assignment)
-        if memory is None:  # fenced
-            return
-        copies = memory.leave(key, envelope, delivered=delivered)
+        copies = self._memories[envelope.assignment].leave(key, envelope, delivered=delivered)
         if delivered:
             for copy in copies:
                 self._filter(copy)
-        elif envelope.assignment.leaving:
-            for copy in copies:
-                self._settlement.abandon(copy)
         elif copies:
             self._requeue(copies)
 
     def _filter(self, envelope: Envelope) -> None:
         self._settlement.end(envelope, "filtered", ("duplicate",))
 
-    def end(self, assignments: Iterable[Assignment]) -> None:
+    def end(self, assignments: set[Assignment]) -> None:
         """Forget *assignments*, which are about to be fenced; what waits is the next owner's."""
-        for assignment in assignments:
-            memory = self._memories.pop(assignment, None)
-            for copy in memory.waiting() if memory is not None else ():
+        for assignment in assignments & self._memories.keys():  # one that is lost during its drain is fenced twice
+            for copy in self._memories.pop(assignment).waiting():
                 self._settlement.abandon(copy)

@@ -35,7 +35,8 @@ class Envelope:
     is_active: bool = False
     """May end by itself soon, so that a drain waits for it."""
     ended: Callable[["Envelope", bool], None] | None = None
-    """Told of its end, and whether it was delivered: copies of it may wait for that."""
+    """Told of its end, and whether it was delivered, since copies of it may wait for that. Not told if it is abandoned:
+    then they are, too."""
     has_waited: bool = False
     """It is a copy and waited for the end of another one."""
 

@@ -129,8 +129,6 @@ class Settlement:
     def abandon(self, envelope: Envelope) -> None:
         """Let go of *envelope* unsettled, for the next owner. It is counted when its assignment is fenced."""
         self._release(envelope)
-        if envelope.ended is not None:
-            envelope.ended(envelope, False)
 
     def publish_later(self, assignment: Assignment) -> None:
         """Let the Kafka thread know, soon, what is settled of *assignment*."""

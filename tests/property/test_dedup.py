@@ -11,7 +11,7 @@ from consumer.envelope import Envelope
 from consumer.settlement import End
 from tests.support.rig import OK, Rig, on_the_bench
 
-KEYS = [bytes([number]) for number in range(5)]
+KEYS = [bytes([number]) for number in range(3)]
 
 
 class DedupMachine(RuleBasedStateMachine):

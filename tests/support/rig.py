@@ -99,7 +99,9 @@ class FakeTranslator:
             case "schema" if not self.fetched:
                 return SchemaNeeded(17)
         app = text.split(":")[0] if ":" in text else "game"
-        return Prepared(app, "Purchase", None, Request(text.encode()), (), text.partition("#")[2] or None)
+        return Prepared(
+            app, "Purchase", None, Request(text.encode()), (), text.partition("#")[2] if "#" in text else None
+        )
 
 
 class FakeDecoder:

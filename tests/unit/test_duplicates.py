@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consumer.configuration import load
-from consumer.core.dedup import KEY_BYTES, key_of
+from consumer.core.dedup import KEY_BYTES, Dedup, Entry, key_of
 from consumer.core.lane import LanePolicy
 from consumer.core.outcome import Answer, Fault
 from consumer.errors import ExitCode, SettingsError
@@ -293,6 +293,21 @@ def test_a_fence_lets_go_of_what_waits_and_a_late_answer_moves_nothing() -> None
     on_the_bench(run, window_records=10)
 
 
+def test_a_partition_that_is_lost_during_its_drain_is_let_go_once() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "game:a#1", "game:b#1")
+        drain = rig.loop.create_task(rig.pipeline.drain([at], timeout_s=25, reason="revoked"))
+        await rig.settle()
+        rig.pipeline.fence([at], reason="lost")
+        await rig.answer()
+        assert await drain == []
+        assert rig.count("events_abandoned") == 2
+        assert rig.budget.records == 0
+
+    on_the_bench(run, window_records=10)
+
+
 def test_other_partitions_keep_their_memory_when_one_leaves() -> None:
     async def run(rig: Rig) -> None:
         stays, goes = rig.assign(), rig.assign(number=1)
@@ -392,7 +407,37 @@ def test_copies_of_a_record_whose_schema_came_late_are_filtered_too() -> None:
     on_the_bench(run, window_records=10)
 
 
+def test_a_first_in_the_queue_is_abandoned_with_its_copies() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "sick:0#0")
+        await rig.answer(REFUSED_KEY)
+        rig.read(at, "sick:1#1", "sick:2#1")
+        await rig.advance(5)
+        rig.read(at, "game:a")
+        await rig.answer(which="sick:0#0")
+        assert [request.body for request, _, _ in rig.transport.waiting] == [b"game:a"], "there is one connection"
+        rig.pipeline.fence([at], reason="lost")
+        await rig.answer()
+        assert rig.count("events_abandoned") == 3
+        assert rig.budget.records == 0
+
+    on_the_bench(run, window_records=10, connections=1)
+
+
 # -- what is remembered
+
+
+def test_what_is_delivered_twice_counts_once_in_the_window() -> None:
+    memory: Dedup[str] = Dedup(2)
+    assert memory.enter(b"1", "first", has_waited=False) is Entry.FIRST
+    assert memory.enter(b"1", "beside", has_waited=True) is Entry.BESIDE
+    memory.leave(b"1", "beside", delivered=True)
+    memory.leave(b"1", "first", delivered=True)
+    assert memory.enter(b"2", "other", has_waited=False) is Entry.FIRST
+    memory.leave(b"2", "other", delivered=True)
+    assert memory.enter(b"1", "copy", has_waited=False) is Entry.DUPLICATE
+    assert memory.enter(b"2", "copy", has_waited=False) is Entry.DUPLICATE
 
 
 def test_a_key_has_one_size_and_tells_apart() -> None:
