@@ -41,14 +41,14 @@ class Duplicates:
         if event_id and envelope.ended is None:
             key = key_of(envelope.app, event_id)
             match self._memories[envelope.assignment].enter(key, envelope, has_waited=envelope.has_waited):
-                case Entry.DUPLICATE:
-                    self._filter(envelope)
-                    return False
+                case Entry.FIRST | Entry.BESIDE:
+                    envelope.ended = partial(self._ended, key)
                 case Entry.WAITS:
                     envelope.has_waited = True
                     return False
-                case Entry.FIRST | Entry.BESIDE:
-                    envelope.ended = partial(self._ended, key)
+                case Entry.DUPLICATE:
+                    self._filter(envelope)
+                    return False
         return self._delivery.admit(envelope, is_probe=is_probe)
 
     def _ended(self, key: bytes, envelope: Envelope, delivered: bool) -> None:

@@ -53,12 +53,12 @@ def test_it_is_off_by_default() -> None:
 def test_events_without_an_id_are_never_duplicates() -> None:
     async def run(rig: Rig) -> None:
         at = rig.assign()
-        rig.read(at, "game:a", "game:a", "game:a#")
-        assert len(rig.transport.waiting) == 3
+        rig.read(at, "game:a", "game:a", "game:a#", "game:a#")
+        assert len(rig.transport.waiting) == 4
         await rig.answer_all()
-        rig.read(at, "game:a")
-        await rig.answer()
-        assert rig.count("events_delivered") == 4
+        rig.read(at, "game:a", "game:a#")
+        await rig.answer_all()
+        assert rig.count("events_delivered") == 6
 
     on_the_bench(run, window_records=10)
 
