@@ -33,6 +33,7 @@ from consumer.core.parking import Parking
 from consumer.core.record import Record
 from consumer.core.retry import RetryPlan
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
+from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.errors import ConsumerError, ExitCode, KafkaFatalError
 from consumer.forwarding import Forwarding
@@ -139,6 +140,11 @@ class Member:
             requeue=self._requeue,
             sweep_held=self._sweep_held,
         )
+        duplicates = None
+        if settings.dedup.window_records:
+            duplicates = Duplicates(
+                settings.dedup.window_records, delivery=self._delivery, settlement=settlement, requeue=self._requeue
+            )
         self._pipeline = Pipeline(
             decoder=self._decoder,
             translator=self._translator,
@@ -150,6 +156,7 @@ class Member:
             max_span_records=delivery.max_span_records,
             metrics=self._metrics,
             clock=self._clock,
+            duplicates=duplicates,
         )
 
     # -- parts

@@ -1,5 +1,6 @@
 """A record on its way, with what is needed to end it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from consumer.core.assignment import Assignment
@@ -33,6 +34,11 @@ class Envelope:
     """It leaves for a retry tier because it holds up its partition."""
     is_active: bool = False
     """May end by itself soon, so that a drain waits for it."""
+    ended: Callable[["Envelope", bool], None] | None = None
+    """Told of its end, and whether it was delivered, since copies of it may wait for that. Not told if it is abandoned:
+    then they are, too."""
+    has_waited: bool = False
+    """It is a copy and waited for the end of another one."""
 
 
 def place_of(envelope: Envelope) -> dict[str, str | int]:

@@ -12,7 +12,7 @@ from consumer.core.mapping import MappingSpec, compile_mapping
 from consumer.core.payload import PayloadRules, StrictAuth
 from consumer.core.schema_guard import SchemaText
 from consumer.core.wire_format import Configured, SchemaReference
-from consumer.errors import MappingError
+from consumer.errors import MappingError, SettingsError
 from consumer.ports import Clock
 from consumer.settings import App as AppSettings, Settings
 from consumer.telemetry import Repeated, log
@@ -74,8 +74,12 @@ def load_spec(settings: Settings) -> MappingSpec:
 
     Raises:
         MappingError: with every path that a schema doesn't have.
+        SettingsError: duplicates shall be told by an event id, and no type of the mapping has one.
     """
     spec = load_mapping(settings.mapping.file)
+    has_ids = settings.mapping.event_id is not None or any("event_id" in entry for entry in spec.types.values())
+    if settings.dedup.window_records and not has_ids:
+        raise SettingsError(["dedup.window_records needs an event id: give the mapping one, or set mapping.event_id"])
     if settings.schemas.registry_url is None:
         for text in known_schemas(settings).values():
             parsed: Any = parse(text)[0]

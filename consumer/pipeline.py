@@ -12,6 +12,7 @@ from consumer.core.assignment import Assignment
 from consumer.core.headers import read_hop
 from consumer.core.record import Record
 from consumer.delivery import Delivery, raise_bug
+from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
 from consumer.ports import Clock, Decoder, SchemaNeeded
@@ -38,6 +39,7 @@ class Pipeline:
         max_span_records: int,
         metrics: Metrics,
         clock: Clock,
+        duplicates: Duplicates | None = None,
     ) -> None:
         self._decoder = decoder
         self._translator = translator
@@ -49,6 +51,7 @@ class Pipeline:
         self._max_span_records = max_span_records
         self._metrics = metrics
         self._clock = clock
+        self._duplicates = duplicates
         self._ready: deque[Envelope] = deque()
         self._waiting_for_schema: dict[object, list[Envelope]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
@@ -61,6 +64,8 @@ class Pipeline:
         for assignment in assignments:
             assignment.advanced_at = self._clock.monotonic()
         self.assignments.update(assignments)
+        if self._duplicates is not None:
+            self._duplicates.begin(assignments)
 
     def take(self, batch: Batch) -> None:
         """Start a micro-batch."""
@@ -95,7 +100,7 @@ class Pipeline:
         self.pump()
 
     def requeue(self, envelopes: Iterable[Envelope]) -> None:
-        """Start records again that waited for their app's lane."""
+        """Start records again that waited for their app's lane, or for the end of another copy."""
         self._ready.extend(envelopes)
         asyncio.get_running_loop().call_soon(self.pump)
 
@@ -121,9 +126,11 @@ class Pipeline:
             return False
         step = self._translator.translate(envelope.record)
         if type(step) is Prepared:
-            envelope.app, envelope.event, envelope.time_ms, envelope.request, warnings = step
+            envelope.app, envelope.event, envelope.time_ms, envelope.request, warnings, event_id = step
             for warning in warnings:
                 self._metrics.payload_warnings.add((warning,))
+            if self._duplicates is not None:
+                return self._duplicates.admit(envelope, event_id, is_probe=is_probe)
             return self._delivery.admit(envelope, is_probe=is_probe)
         match step:
             case Filtered():
@@ -210,6 +217,7 @@ class Pipeline:
         """Let what is on its way end, until *timeout_s*; then fence.
 
         What only waits (in the queue, for a schema, a lane, the breaker) is abandoned at once: the next owner reads it.
+        A copy shares the end of the one that it waits for.
 
         Returns:
             The last commit positions, to be stored while the partitions are still ours.
@@ -231,6 +239,8 @@ class Pipeline:
         for assignment in gone:
             assignment.leaving = True
         self._leave(gone)
+        if self._duplicates is not None:
+            self._duplicates.end(gone)
         positions = self._settlement.fence(list(assignments), reason)
         self._delivery.cut(gone)
         self.assignments -= gone

@@ -351,6 +351,14 @@ class DeadLetter(_Section):
     min_dead_letters: Count = Field(100, description="Fewer dead letters than these never stop reading.")
 
 
+class Dedup(_Section):
+    window_records: int = Field(
+        0,
+        ge=0,
+        description="An event whose id is among the last so many delivered from its partition is filtered; 0: off.",
+    )
+
+
 class Admin(_Section):
     listen: str = Field("127.0.0.1:9464", description="host:port of probes and metrics; empty for none.")
 
@@ -380,6 +388,7 @@ class Settings(_Section):
     lane: Lane = Field(default={}, validate_default=True)
     retry: Retry = Field(default={}, validate_default=True)
     dead_letter: DeadLetter = Field(default={}, validate_default=True)
+    dedup: Dedup = Field(default={}, validate_default=True)
     admin: Admin = Field(default={}, validate_default=True)
     log: Log = Field(default={}, validate_default=True)
 

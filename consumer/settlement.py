@@ -123,6 +123,8 @@ class Settlement:
             self._metrics.dead_letter_guard_tripped.set(1)
             self.close_reading("dead_letter_guard")
             log.error("guard.tripped", share=round(self._guard.share, 4), max_share=self._guard.max_share)
+        if envelope.ended is not None:
+            envelope.ended(envelope, end == "delivered")
 
     def abandon(self, envelope: Envelope) -> None:
         """Let go of *envelope* unsettled, for the next owner. It is counted when its assignment is fenced."""

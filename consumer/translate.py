@@ -34,6 +34,7 @@ class Prepared(NamedTuple):
     time_ms: int | None
     request: Request
     warnings: tuple[str, ...]
+    event_id: str | None = None
 
 
 class Filtered(NamedTuple):
@@ -123,7 +124,7 @@ class Translator:
         if isinstance(made, Rejected):
             return Refused("map", made.reason, key)
         label = event.name if event.name in STANDARD_EVENT_NAMES else "custom"
-        return Prepared(key, label or "custom", event.time_ms, Request(*made), payload.warnings)
+        return Prepared(key, label or "custom", event.time_ms, Request(*made), payload.warnings, event.event_id)
 
     def _compile(self, schema: int) -> CompiledMapping | OtherType | Refused:
         try:

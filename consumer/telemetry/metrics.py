@@ -141,7 +141,9 @@ class Metrics(Collector):
         self.events_delivered = c(
             "kochava_events_delivered", "Events that Kochava accepted.", ["topic", "event", "app"]
         )
-        self.events_filtered = c("kochava_events_filtered", "Records that a rule leaves out.", ["reason"])
+        self.events_filtered = c(
+            "kochava_events_filtered", "Records that a rule leaves out; `duplicate` is the rule of [dedup].", ["reason"]
+        )
         self.events_retried = c("kochava_events_retried", "Records put on a retry tier.", ["reason", "app"])
         self.events_held = c("kochava_events_held", "Records put on the held topic.", ["app"])
         self.events_dead_lettered = c(

@@ -20,6 +20,7 @@ from consumer.core.outcome import Answer, Fault
 from consumer.core.record import Headers, Partition, Record
 from consumer.core.retry import RetryPlan
 from consumer.delivery import Delivery, DeliveryPolicy
+from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
 from consumer.pipeline import Pipeline
@@ -82,7 +83,7 @@ class FakeForwarder:
 
 
 class FakeTranslator:
-    """The value is the command: `app:name`, `drop`, `bad`, `hold`, or `schema` until it was fetched."""
+    """The value is the command: `app:name`, `drop`, `bad`, `hold`, or `schema` until it was fetched; `#id` ends it."""
 
     fetched = False
 
@@ -98,7 +99,9 @@ class FakeTranslator:
             case "schema" if not self.fetched:
                 return SchemaNeeded(17)
         app = text.split(":")[0] if ":" in text else "game"
-        return Prepared(app, "Purchase", None, Request(text.encode()), ())
+        return Prepared(
+            app, "Purchase", None, Request(text.encode()), (), text.partition("#")[2] if "#" in text else None
+        )
 
 
 class FakeDecoder:
@@ -119,6 +122,7 @@ class Rig:
     switched_off: frozenset[str] = frozenset()
     connections: int = 100
     max_span_records: int = 1000
+    window_records: int = 0
     lane: LanePolicy = field(default_factory=lambda: LanePolicy(waiting_records=2))
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     guard: FloodGuard = field(default_factory=lambda: FloodGuard(0.05, 10_000, 100))
@@ -149,10 +153,14 @@ class Rig:
             policy=DeliveryPolicy(), metrics=self.metrics, clock=self.clock, random=Random(1),
             resume=self._resume, requeue=self._requeue, sweep_held=self.sweeps.append,
         )  # fmt: skip
+        duplicates = Duplicates(
+            self.window_records, delivery=self.delivery, settlement=self.settlement, requeue=self._requeue
+        )
         self.pipeline = Pipeline(
             decoder=self.decoder, translator=self.translator, delivery=self.delivery, forwarding=self.forwarding,
             settlement=self.settlement, our_topics=frozenset(PLAN.topics), max_sending=self.connections,
             max_span_records=self.max_span_records, metrics=self.metrics, clock=self.clock,
+            duplicates=duplicates if self.window_records else None,
         )  # fmt: skip
 
     def _resume(self) -> None:

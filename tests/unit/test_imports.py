@@ -19,7 +19,8 @@ IMPURE_NAMES = {"uuid1", "uuid4", "now", "utcnow", "today"}
 CORE = {"consumer.core", "consumer.errors"}
 INNER = {*CORE, "consumer.ports", "consumer.telemetry", "consumer.envelope"}
 PIPELINE = {
-    f"consumer.{name}" for name in ("pipeline", "delivery", "forwarding", "settlement", "translate", "rebalance")
+    f"consumer.{name}"
+    for name in ("pipeline", "duplicates", "delivery", "forwarding", "settlement", "translate", "rebalance")
 }
 COMPOSED = {*INNER, *PIPELINE, "consumer.adapters", "consumer.settings", "consumer.health", "consumer.watchdog"}
 # who may import what; the longest name that fits decides, and a module that no name fits fails
