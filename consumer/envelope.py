@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from consumer.core.assignment import Assignment
 from consumer.core.headers import Hop
 from consumer.core.record import Record
-from consumer.ports import Request
+from consumer.ports import Decoded, Request, Undecodable
 
 
 @dataclass(slots=True, eq=False)
@@ -17,6 +17,8 @@ class Envelope:
     hop: Hop
     taken_at: float
     """Monotonic seconds."""
+    decoded: Decoded | Undecodable | None = None
+    """What a process apart has made of the record; None for those that are decoded here."""
     app: str = ""
     """The configured app key, once it is known: the lane, and a metric label."""
     event: str = ""

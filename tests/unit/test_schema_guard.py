@@ -14,15 +14,15 @@ from consumer.core.schema_guard import (
     SchemaRefusedError,
     SchemaText,
     check_json_depth,
-    max_body_bytes,
     smallest_bytes,
+    survey,
 )
 from tests.support.avro import builtin, one_field
 
 
 def check(schema):
     named = {}
-    return max_body_bytes(parse_schema(schema, named), named)
+    return survey(parse_schema(schema, named), named).max_body_bytes
 
 
 def nest(levels, inner="int"):
@@ -144,7 +144,7 @@ def test_what_is_no_schema_is_refused(text, words):
 def test_references_are_parsed_first_and_bounded():
     child = {**one_field("int"), "name": "a.Child"}
     parsed, named = parse(SchemaText(json.dumps(one_field("a.Child")), (json.dumps(child),)))
-    assert max_body_bytes(parsed, named) > 0
+    assert survey(parsed, named).max_body_bytes > 0
     assert smallest_bytes(parsed, named) == 1
     with pytest.raises(SchemaRefusedError, match="references"):
         parse(SchemaText('"int"', ('"int"',) * (MAX_REFERENCES + 1)))
@@ -157,4 +157,4 @@ def test_a_circle_through_references_is_refused():
     third = json.dumps({**one_field("a.Y"), "name": "a.X"})
     parsed, named = parse(SchemaText(third, (first, second)))
     with pytest.raises(SchemaRefusedError, match="contains itself"):
-        max_body_bytes(parsed, named)
+        survey(parsed, named)
