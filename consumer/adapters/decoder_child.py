@@ -18,7 +18,7 @@ from struct import Struct
 from consumer.core.avro_reader import Malformed, Reader, compile_reader, read_body
 from consumer.core.schema_guard import MAX_DECODED_BYTES
 
-MEMORY_BYTES = 268_435_456
+MEMORY_BYTES = 201_326_592
 """Address space: the interpreter's, a datum's and its pickle's."""
 MAX_FRAMES = 5_000
 """Python's own limit would stop the pickling of what is legal; the C stack holds several times as many."""

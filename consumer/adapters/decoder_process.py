@@ -10,11 +10,12 @@ import os
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from consumer.adapters.decoder_child import ANSWER, REQUEST
@@ -31,6 +32,7 @@ RESTART_S = 1.0
 MAX_AHEAD = 32
 """Records in the pipes, so that neither side waits for the other."""
 MAX_DEATHS = 2
+CHUNK_BYTES = 65_536
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "PATH", "PYTHONHOME")
 """What Python may need to start. All else, secrets above all, stays here."""
 _VALUES = {
@@ -48,7 +50,7 @@ class _Values(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Errand:
     """One record on its way through the process."""
 
@@ -84,9 +86,10 @@ class DecoderProcess:
         self._send()
         try:
             answer = await errand.answer
-        finally:
-            with suppress(ValueError):  # cancelled before it was sent
+        except asyncio.CancelledError:
+            if errand in self._waiting:
                 self._waiting.remove(errand)
+            raise
         return Malformed(answer) if isinstance(answer, str) else answer
 
     async def close(self) -> None:
@@ -130,15 +133,17 @@ class DecoderProcess:
                 await process.stdout.readexactly(ANSWER.size)
             self._pipe = process.stdin
             self._send()
+            received = bytearray()
             while True:
                 while not self._sent:
                     self._work.clear()
                     await self._work.wait()
                 async with asyncio.timeout(self._record_s):
-                    answer = await _read(process.stdout)
-                errand = self._sent.popleft()
-                if not errand.answer.done():
-                    errand.answer.set_result(answer)
+                    received += await process.stdout.read(CHUNK_BYTES) or _end()
+                for answer in _answers(received):
+                    errand = self._sent.popleft()
+                    if not errand.answer.done():
+                        errand.answer.set_result(answer)
                 self._send()
         except TimeoutError:
             reason = "decode_timeout"
@@ -146,8 +151,9 @@ class DecoderProcess:
             pass
         finally:
             self._pipe = None
-            with suppress(ProcessLookupError):
-                process.kill()
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, SIGKILL)  # Process.kill() may reap it itself, and its exit code would be lost
             code = await process.wait()
         self._blame(reason)
         self._told_death("timeout" if reason == "decode_timeout" else f"signal_{-code}" if code < 0 else f"exit_{code}")
@@ -179,9 +185,22 @@ class DecoderProcess:
                 errand.answer.set_exception(error)
 
 
-async def _read(pipe: asyncio.StreamReader) -> dict[str, object] | str:
-    (size,) = ANSWER.unpack(await pipe.readexactly(ANSWER.size))
-    if size > MAX_DECODED_BYTES:
-        raise pickle.UnpicklingError("more than it may answer")
-    answer: dict[str, object] | str = _Values(BytesIO(await pipe.readexactly(size))).load()
-    return answer
+def _end() -> bytes:
+    raise EOFError
+
+
+def _answers(received: bytearray) -> Iterator[dict[str, object] | str]:
+    """Take the whole answers off *received*."""
+    while len(received) >= ANSWER.size:
+        (size,) = ANSWER.unpack_from(received)
+        end = ANSWER.size + size
+        if size > MAX_DECODED_BYTES:
+            raise pickle.UnpicklingError("more than it may answer")
+        if len(received) < end:
+            return
+        try:
+            answer = _Values(BytesIO(received[ANSWER.size : end])).load()
+        except Exception:  # noqa: BLE001  garbage can raise anything; whose memory is corrupt counts as dead
+            raise pickle.UnpicklingError("not an answer") from None
+        del received[:end]
+        yield answer
