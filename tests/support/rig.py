@@ -82,7 +82,7 @@ class FakeForwarder:
 
 
 class FakeTranslator:
-    """The value is the command: `app:name`, `drop`, `bad`, `hold`, `deep`, `fatal`, or `schema` until it was fetched."""
+    """The value is the command: `app:name`, `drop`, `bad`, `hold`, `deep`, `fatal`, or `schema` until fetched."""
 
     fetched = False
 
