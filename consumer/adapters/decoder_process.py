@@ -62,11 +62,19 @@ class _Errand:
 class DecoderProcess:
     """`avro_decoder.ProcessApart`. Owned by the event loop; the process starts with the first record."""
 
-    def __init__(self, died: Callable[[str], None], *, module: str = CHILD, record_s: float = RECORD_S) -> None:
+    def __init__(
+        self,
+        died: Callable[[str], None],
+        *,
+        module: str = CHILD,
+        record_s: float = RECORD_S,
+        restart_s: float = RESTART_S,
+    ) -> None:
         """Build it. *died* is told each time the process ends, and how: `signal_11`, `exit_1`, `timeout`, `OSError`."""
         self._told_death = died
         self._command = [sys.executable, "-s", "-P", "-m", module]
         self._record_s = record_s
+        self._restart_s = restart_s
         self._waiting: deque[_Errand] = deque()
         self._sent: deque[_Errand] = deque()
         self._pipe: asyncio.StreamWriter | None = None
@@ -121,7 +129,7 @@ class DecoderProcess:
                 self._told_death(type(error).__name__)
             else:
                 await self._use(process)
-            await asyncio.sleep(started + RESTART_S - loop.time())
+            await asyncio.sleep(started + self._restart_s - loop.time())
 
     async def _use(self, process: asyncio.subprocess.Process) -> None:
         """Decode in *process* until it is dead."""

@@ -39,17 +39,12 @@ def chain(depth: int) -> bytes:
     return b"\x02" * (depth - 1) + b"\0"
 
 
-def blob(schema) -> bytes:
-    named = {}
-    return pickle.dumps((parse_schema(schema, named), named, frozenset({schema["name"]})))
-
-
 class Member:
     """A decoder with a process apart, as the pipeline uses it."""
 
-    def __init__(self, schema, **kwargs) -> None:
+    def __init__(self, schema, *, restart_s=0.01, **kwargs) -> None:
         self.deaths: list[str] = []
-        self.process = DecoderProcess(self.deaths.append, **kwargs)
+        self.process = DecoderProcess(self.deaths.append, restart_s=restart_s, **kwargs)
         self.decoder = plain_decoder(schema, apart=self.process)
 
     async def decode(self, body: bytes):
@@ -129,19 +124,6 @@ def test_each_of_several_killers_is_found():
     with_member(play, module=FRAGILE)
 
 
-def test_while_it_dies_and_comes_again_the_event_loop_is_free():
-    async def play(member):
-        task = asyncio.ensure_future(member.decode(chain(50_000)))
-        turns = 0
-        while not task.done():
-            await asyncio.sleep(0)
-            turns += 1
-        assert task.result() == Undecodable("killed_decoder")
-        assert turns > 1_000
-
-    with_member(play, module=FRAGILE)
-
-
 def test_a_record_that_takes_too_long_twice_is_given_up():
     async def play(member):
         slow = asyncio.ensure_future(member.process.decode(b"command", b"hang"))
@@ -150,7 +132,7 @@ def test_a_record_that_takes_too_long_twice_is_given_up():
         assert await good == Decoded(1, {"next": {"next": None}})
         assert member.deaths == ["timeout", "timeout"]
 
-    with_member(play, module=FRAGILE, record_s=0.5)
+    with_member(play, module=FRAGILE, record_s=1.5)
 
 
 def test_a_process_that_somebody_else_kills_costs_no_record(tmp_path):
@@ -190,15 +172,15 @@ def test_a_process_that_does_not_even_start_blames_nobody():
 
 
 def test_starts_are_bounded():
-    """However often it dies: one start per second."""
+    """However often it dies."""
 
     async def play(member):
         began = time.monotonic()
         await asyncio.gather(*[member.decode(chain(50_000)) for _ in range(2)])
         assert len(member.deaths) == 4
-        assert time.monotonic() - began > 2.9
+        assert time.monotonic() - began > 1.45
 
-    with_member(play, module=FRAGILE)
+    with_member(play, module=FRAGILE, restart_s=0.5)
 
 
 @pytest.mark.parametrize("command", [b"garbage", b"foreign"])
@@ -369,7 +351,7 @@ def test_memory_is_bounded_by_the_kernel():
         assert isinstance(await member.decode(chain(2)), Decoded)
         assert member.deaths == []
 
-    with_member(play)
+    with_member(play, record_s=60)
 
 
 def test_one_branch_of_a_union_that_is_recursive_takes_no_other_apart():
