@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from consumer.core.assignment import Assignment
 from consumer.core.headers import Hop
 from consumer.core.record import Record
-from consumer.ports import Request
+from consumer.ports import Decoded, Request, Undecodable
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +18,8 @@ class Envelope:
     hop: Hop
     taken_at: float
     """Monotonic seconds."""
+    decoded: Decoded | Undecodable | None = None
+    """What a process apart has made of the record; None for those that are decoded here."""
     app: str = ""
     """The configured app key, once it is known: the lane, and a metric label."""
     event: str = ""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from consumer.adapters.avro_decoder import AvroDecoder, parse
+from consumer.adapters.decoder_process import DecoderProcess
 from consumer.adapters.mapping_file import load as load_mapping
 from consumer.adapters.schema_directory import SchemaDirectory, builtin_schemas, read_schema_file
 from consumer.adapters.schema_source import SchemaRegistry
@@ -64,9 +65,20 @@ def make_decoder(settings: Settings, clock: Clock, registry: SchemaRegistry | No
         clock=clock,
         known=known_schemas(settings),
         source=registry,
+        apart=_make_process_apart(clock) if settings.schemas.allow_recursive else None,
         max_record_bytes=settings.schemas.max_record_bytes,
         max_schemas=settings.schemas.cache_schemas,
     )
+
+
+def _make_process_apart(clock: Clock) -> DecoderProcess:
+    repeated = Repeated()
+
+    def died(reason: str) -> None:
+        if count := repeated.due(reason, clock.monotonic()):
+            log.warning("decoder.died", reason=reason, count=count)
+
+    return DecoderProcess(died)
 
 
 def load_spec(settings: Settings) -> MappingSpec:

@@ -15,7 +15,7 @@ from consumer.delivery import Delivery, raise_bug
 from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
-from consumer.ports import Clock, Decoder, SchemaNeeded
+from consumer.ports import Apart, Clock, Decoder, SchemaNeeded
 from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics, log
 from consumer.translate import Filtered, Held, Prepared, Refused, Translator
@@ -55,6 +55,7 @@ class Pipeline:
         self._ready: deque[Envelope] = deque()
         self._waiting_for_schema: dict[object, list[Envelope]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
+        self._apart: dict[Envelope, asyncio.Task[None]] = {}
         self.assignments: set[Assignment] = set()
 
     # -- from the source
@@ -124,7 +125,8 @@ class Pipeline:
         if envelope.assignment.leaving:
             self._settlement.abandon(envelope)
             return False
-        step = self._translator.translate(envelope.record)
+        decoded = envelope.decoded
+        step = self._translator.translate(envelope.record) if decoded is None else self._translator.go_on(decoded)
         if type(step) is Prepared:
             envelope.app, envelope.event, envelope.time_ms, envelope.request, warnings, event_id = step
             for warning in warnings:
@@ -146,6 +148,10 @@ class Pipeline:
             case SchemaNeeded():
                 self._metrics.schema_cache_misses.add(())
                 self._wait_for_schema(envelope, step.reference)
+            case Apart():
+                task = asyncio.get_running_loop().create_task(self._decode_apart(envelope, step.work))
+                self._apart[envelope] = task
+                task.add_done_callback(raise_bug)
             case Prepared():  # handled above, on the path of every event
                 raise AssertionError
         return False
@@ -167,6 +173,19 @@ class Pipeline:
         await self._decoder.fetch(reference)
         self._ready.extendleft(reversed(self._waiting_for_schema.pop(reference)))
         self.pump()
+
+    # -- records that are decoded in a process apart
+
+    async def _decode_apart(self, envelope: Envelope, work: object) -> None:
+        envelope.decoded = await self._decoder.decode_apart(work)
+        del self._apart[envelope]
+        self._ready.appendleft(envelope)
+        self.pump()
+
+    def _take_back(self, envelope: Envelope) -> Envelope:
+        """Let nobody decode *envelope* any more."""
+        self._apart.pop(envelope).cancel()
+        return envelope
 
     # -- time
 
@@ -210,13 +229,15 @@ class Pipeline:
             for envelope in [one for one in waiting if one.assignment is assignment and one.record.offset < below]:
                 waiting.remove(envelope)
                 self._forwarding.step_aside(envelope)
+        for envelope in [one for one in self._apart if one.assignment is assignment and one.record.offset < below]:
+            self._forwarding.step_aside(self._take_back(envelope))
 
     # -- an assignment ends
 
     async def drain(self, assignments: Sequence[Assignment], *, timeout_s: float, reason: str) -> Positions:
         """Let what is on its way end, until *timeout_s*; then fence.
 
-        What only waits (in the queue, for a schema, a lane, the breaker) is abandoned at once: the next owner reads it.
+        What only waits (in a queue, for a schema, a lane, the breaker) is abandoned at once: the next owner reads it.
         A copy shares the end of the one that it waits for.
 
         Returns:
@@ -260,12 +281,15 @@ class Pipeline:
                 if envelope.assignment in assignments:
                     self._settlement.abandon(envelope)
             self._waiting_for_schema[reference] = stay
+        for envelope in [one for one in self._apart if one.assignment in assignments]:
+            self._settlement.abandon(self._take_back(envelope))
         self._delivery.leave(assignments)
 
     async def close(self) -> None:
-        for task in [*self._fetches]:
+        tasks = [*self._fetches, *self._apart.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._fetches, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _where(assignment: Assignment) -> dict[str, str | int]:

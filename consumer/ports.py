@@ -65,16 +65,31 @@ class SchemaNeeded(NamedTuple):
     """Hashable, opaque: an id, a guid or a fingerprint."""
 
 
+class Apart(NamedTuple):
+    """The record could kill whoever decodes it: await `Decoder.decode_apart(work)`."""
+
+    schema: int
+    """As `Decoded.schema` will say."""
+    work: object
+    """Opaque."""
+
+
 class Decoder(Protocol):
     """Avro bytes to Python values. Used from the event loop only."""
 
-    def decode(self, record: Record) -> Decoded | Undecodable | SchemaNeeded:
+    def decode(self, record: Record) -> Decoded | Undecodable | SchemaNeeded | Apart:
         """Decode the value of *record*, which is not None. Pure CPU, bounded, never blocks, never raises for data."""
 
     async def fetch(self, reference: object) -> None:
         """Wait until *reference* is known or known not to exist, whatever the outage; one fetch at a time for each.
 
         Afterwards `decode` answers `Decoded` or `Undecodable` for it. An outage blocks for as long as it lasts.
+        """
+
+    async def decode_apart(self, work: object) -> Decoded | Undecodable:
+        """Decode where it can do no harm. What kills the decoder, or takes it too long, twice is `Undecodable`.
+
+        Waits for as long as there is no process to decode in. May be cancelled.
         """
 
     def parsed_schema(self, schema: int) -> dict[str, object]:

@@ -186,6 +186,9 @@ class Schemas(_Section):
         30, description="An id must be unknown for so long before its records are dead letters, seconds."
     )
     cache_schemas: Count = Field(1_000, description="Schemas kept in memory.")
+    allow_recursive: bool = Field(
+        False, description="Take schemas with types that contain themselves; their records are decoded in a child."
+    )
 
     @model_validator(mode="after")
     def _one_way_to_read(self) -> Self:

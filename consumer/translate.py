@@ -14,7 +14,7 @@ from consumer.core.outcome import Rejected
 from consumer.core.payload import STANDARD_EVENT_NAMES, PayloadRules, StrictAuth, build, serialise
 from consumer.core.record import Record
 from consumer.errors import MappingError
-from consumer.ports import Decoder, Request, SchemaNeeded, Undecodable
+from consumer.ports import Apart, Decoded, Decoder, Request, SchemaNeeded, Undecodable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Held(NamedTuple):
     reason: str
 
 
-Step: TypeAlias = Prepared | Filtered | Refused | Held | SchemaNeeded
+Step: TypeAlias = Prepared | Filtered | Refused | Held | SchemaNeeded | Apart
 UnknownApp: TypeAlias = Literal["dead_letter", "filter", "hold"]
 
 
@@ -92,10 +92,19 @@ class Translator:
         if record.value is None:
             return Filtered("tombstone")
         decoded = self._decoder.decode(record)
-        if isinstance(decoded, SchemaNeeded):
-            return decoded
+        if isinstance(decoded, Decoded):
+            return self._map(decoded)
         if isinstance(decoded, Undecodable):
             return Refused("decode", decoded.reason)
+        if isinstance(decoded, Apart) and decoded.schema not in self._compiled:
+            self._compile(decoded.schema)  # now: the decoder may have forgotten the schema when it answers
+        return decoded
+
+    def go_on(self, decoded: Decoded | Undecodable) -> Step:
+        """Bring a record further that was decoded apart."""
+        return self._map(decoded) if isinstance(decoded, Decoded) else Refused("decode", decoded.reason)
+
+    def _map(self, decoded: Decoded) -> Step:
         mapping = self._compiled.get(decoded.schema) or self._compile(decoded.schema)
         if isinstance(mapping, Refused):
             return mapping

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from math import inf
@@ -20,8 +21,8 @@ from consumer.core.schema_guard import (
     SchemaRefusedError,
     SchemaText,
     check_json_depth,
-    max_body_bytes,
     resolve,
+    survey,
 )
 from consumer.core.wire_format import (
     BadFrame,
@@ -32,7 +33,7 @@ from consumer.core.wire_format import (
     locate_single_object,
 )
 from consumer.errors import SettingsError
-from consumer.ports import Clock, Decoded, SchemaNeeded, Undecodable
+from consumer.ports import Apart, Clock, Decoded, SchemaNeeded, Undecodable
 
 _LOCATE = {"confluent": locate_confluent, "single_object": locate_single_object, "plain": locate_plain}
 
@@ -44,6 +45,16 @@ class SchemaSource(Protocol):
         """Return the schema behind *reference*, or that there is none for good. Waits out every outage."""
 
 
+class ProcessApart(Protocol):
+    """Where records are decoded that could kill whoever decodes them."""
+
+    async def decode(self, schema: bytes, body: bytes) -> dict[str, object] | Malformed:
+        """Decode *body* with *schema*, a pickle of `compile_reader`'s arguments. May be cancelled."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
 class _Loaded(NamedTuple):
     """One record type that can be decoded."""
 
@@ -53,10 +64,20 @@ class _Loaded(NamedTuple):
     max_bytes: int
 
 
+class _Recursive(NamedTuple):
+    """One record type that contains itself: decoded in a process apart."""
+
+    handle: int
+    parsed: dict[str, object]
+    schema: bytes
+    """For `ProcessApart.decode`."""
+    max_bytes: int
+
+
 class _Union(NamedTuple):
     """A schema that is a union of record types, as several event types on one topic have; each has its own handle."""
 
-    branches: tuple[_Loaded | None, ...]
+    branches: tuple[_Loaded | _Recursive | None, ...]
 
 
 class _Absent(NamedTuple):
@@ -66,7 +87,8 @@ class _Absent(NamedTuple):
     until: float
 
 
-_Entry: TypeAlias = _Loaded | _Union | _Absent
+_Entry: TypeAlias = _Loaded | _Recursive | _Union | _Absent
+_Work: TypeAlias = tuple[_Recursive, bytes]
 
 
 class AvroDecoder:
@@ -79,6 +101,7 @@ class AvroDecoder:
         clock: Clock,
         known: Mapping[SchemaReference, SchemaText] | None = None,
         source: SchemaSource | None = None,
+        apart: ProcessApart | None = None,
         max_record_bytes: int = 1_048_576,
         max_schemas: int = 1_000,
         unknown_ttl_s: float = 300.0,
@@ -90,6 +113,7 @@ class AvroDecoder:
             clock: for the age of "no such schema".
             known: schemas that need no source.
             source: for the rest; without one, what isn't known is unknown.
+            apart: for schemas with types that contain themselves; without one, they are refused.
             max_record_bytes: larger values are refused unread.
             max_schemas: how many fetched ones are kept; the one that was not used for longest goes first.
             unknown_ttl_s: how long "no such schema" is believed before it is asked for again.
@@ -100,16 +124,17 @@ class AvroDecoder:
         self._locate = _LOCATE[wire]
         self._clock = clock
         self._source = source
+        self._apart = apart
         self._max_record_bytes = max_record_bytes
         self._max_schemas = max_schemas
         self._unknown_ttl_s = unknown_ttl_s
         self._handles = itertools.count(1)
-        self._by_handle: dict[int, _Loaded] = {}
+        self._by_handle: dict[int, _Loaded | _Recursive] = {}
         self._known: dict[SchemaReference, _Entry] = self._load_known(known or {})
         self._fetched: OrderedDict[SchemaReference, _Entry] = OrderedDict()
         self._fetches: dict[SchemaReference, asyncio.Task[None]] = {}
 
-    def decode(self, record: Record) -> Decoded | Undecodable | SchemaNeeded:
+    def decode(self, record: Record) -> Decoded | Undecodable | SchemaNeeded | Apart:
         value = record.value or b""
         if len(value) > self._max_record_bytes:
             return Undecodable("too_large")
@@ -131,7 +156,17 @@ class AvroDecoder:
                 return Undecodable("too_large")
             datum = read_body(entry.reader, value, start)
             return Undecodable(datum.reason) if type(datum) is Malformed else Decoded(entry.handle, datum)
+        if isinstance(entry, _Recursive):
+            if len(value) - start > entry.max_bytes:
+                return Undecodable("too_large")
+            return Apart(entry.handle, (entry, value[start:]))
         return SchemaNeeded(reference) if entry is None else Undecodable(entry.reason)
+
+    async def decode_apart(self, work: object) -> Decoded | Undecodable:
+        entry, body = cast("_Work", work)
+        assert self._apart is not None
+        datum = await self._apart.decode(entry.schema, body)
+        return Undecodable(datum.reason) if isinstance(datum, Malformed) else Decoded(entry.handle, datum)
 
     async def fetch(self, reference: object) -> None:
         """See `ports.Decoder.fetch`. A fetch whose callers are all cancelled goes on until `close`."""
@@ -147,7 +182,9 @@ class AvroDecoder:
         return self._by_handle[schema].parsed
 
     async def close(self) -> None:
-        """Stop all fetches."""
+        """Stop all fetches, and the process apart."""
+        if self._apart is not None:
+            await self._apart.close()
         tasks = list(self._fetches.values())
         for task in tasks:
             task.cancel()
@@ -181,7 +218,7 @@ class AvroDecoder:
 
     def _forget(self, entry: _Entry | None) -> None:
         for loaded in entry.branches if isinstance(entry, _Union) else (entry,):
-            if isinstance(loaded, _Loaded):
+            if isinstance(loaded, _Loaded | _Recursive):
                 del self._by_handle[loaded.handle]
 
     def _load_known(self, known: Mapping[SchemaReference, SchemaText]) -> dict[SchemaReference, _Entry]:
@@ -197,14 +234,14 @@ class AvroDecoder:
             raise SettingsError(problems)
         return entries
 
-    def _load(self, text: SchemaText) -> _Loaded | _Union:
+    def _load(self, text: SchemaText) -> _Loaded | _Recursive | _Union:
         """Parse, judge and compile *text*. Milliseconds, once for each schema.
 
         Raises:
             SchemaRefusedError: it isn't a schema, or not a safe one.
         """
         schema, named = parse(text)
-        max_bytes = max_body_bytes(schema, named)
+        max_bytes = survey(schema, named, allow_recursive=self._apart is not None).max_body_bytes
         kind, definition = resolve(schema, named)
         if isinstance(definition, list):
             branches = [
@@ -216,10 +253,15 @@ class AvroDecoder:
             raise SchemaRefusedError(f"events are records, this schema is of type {kind}")
         return self._add(definition, named, max_bytes)
 
-    def _add(self, schema: Parsed, named: dict[str, Parsed], max_bytes: int) -> _Loaded:
+    def _add(self, schema: Parsed, named: dict[str, Parsed], max_bytes: int) -> _Loaded | _Recursive:
         _, definition = resolve(schema, named)
         parsed = {**cast("dict[str, object]", definition), "__fastavro_parsed": True, "__named_schemas": named}
-        loaded = _Loaded(next(self._handles), parsed, compile_reader(schema, named), max_bytes)
+        handle = next(self._handles)
+        loaded: _Loaded | _Recursive
+        if recursive := survey(schema, named, allow_recursive=True).recursive:
+            loaded = _Recursive(handle, parsed, pickle.dumps((schema, named, recursive)), max_bytes)
+        else:
+            loaded = _Loaded(handle, parsed, compile_reader(schema, named), max_bytes)
         self._by_handle[loaded.handle] = loaded
         return loaded
 

@@ -36,7 +36,7 @@ def command(config: Path | None, record: str) -> None:
     from consumer.configuration import load  # noqa: PLC0415
     from consumer.core.record import Record  # noqa: PLC0415
     from consumer.parts import make_decoder, make_registry, make_translator  # noqa: PLC0415
-    from consumer.ports import SchemaNeeded  # noqa: PLC0415
+    from consumer.ports import Apart, SchemaNeeded  # noqa: PLC0415
     from consumer.translate import Filtered, Held, Prepared, Refused, Step  # noqa: PLC0415
 
     settings = load(config, os.environ)
@@ -59,6 +59,8 @@ def command(config: Path | None, record: str) -> None:
                 click.echo("waiting for the schema registry ...", err=True)
                 await decoder.fetch(step.reference)
                 step = translator.translate(source)
+            if isinstance(step, Apart):
+                step = translator.go_on(await decoder.decode_apart(step.work))
         finally:
             await decoder.close()
             if registry is not None:
@@ -81,7 +83,7 @@ def command(config: Path | None, record: str) -> None:
             raise CheckFailedError(f"dead letter at stage {step.stage}: {step.reason}")
         case Held():
             raise CheckFailedError(f"held: {step.reason}")
-        case SchemaNeeded():
+        case SchemaNeeded() | Apart():
             raise CheckFailedError("the schema is still not here")
 
 

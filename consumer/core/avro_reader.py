@@ -7,9 +7,12 @@ fastavro still parses the schemas and is the oracle in the tests: the values are
 
 Refused although Apache's readers are milder: an index in more bytes than it needs, a boolean byte above 1, a block
 whose byte size doesn't match. Each means that reader and writer don't agree on where they are.
+
+Records that contain themselves become functions of their own, which count how deep they are in each other. They are
+called in a process apart only (`adapters/decoder_process.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from math import isfinite
@@ -27,7 +30,8 @@ _EPOCH_LOCAL = datetime(1970, 1, 1)  # noqa: DTZ001  local timestamps have no zo
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _DECIMAL_PADDING_BYTES = 8
 """Writers may put sign bytes before a number; not without end, since converting grows with the square."""
-_DAY_MS = 86_400_000
+MAX_DEPTH = 256
+"""Records within records of the same type. Apache's own readers stop at 100 (apache/avro#3929), ClickHouse at 256."""
 
 
 class Malformed(NamedTuple):
@@ -56,6 +60,8 @@ def read_body(reader: Reader, value: bytes, start: int) -> Any:
         return Malformed("bad_utf8")
     except (OverflowError, ValueError):
         return Malformed("out_of_range")
+    except MemoryError:
+        return Malformed("too_large")
     except Exception:  # noqa: BLE001  one record must never stop the others, whatever we overlooked
         return Malformed("malformed")
 
@@ -69,14 +75,16 @@ def read_index(value: bytes, start: int) -> tuple[int, int] | Malformed:
     return Malformed("bad_index") if number & 1 else (number >> 1, start)
 
 
-def compile_reader(schema: Parsed, named: Mapping[str, Parsed]) -> Reader:
-    """Generate the reader of *schema*, which the schema guard has let pass."""
-    source = _Source(named)
+def compile_reader(schema: Parsed, named: Mapping[str, Parsed], recursive: Collection[str] = ()) -> Reader:
+    """Generate the reader of *schema*, which the schema guard has let pass, finding these *recursive* records."""
+    source = _Source(named, recursive)
     source.value(schema, "result", 1)
     code = "\n".join(
         (
+            *source.functions(),
             "def read(buf, pos):",
             "    size = len(buf)",
+            *(["    depth = 0"] if recursive else []),
             *source.lines,
             "    if pos != size:",
             "        raise Malformed('trailing_bytes' if pos < size else 'truncated')",
@@ -167,11 +175,26 @@ _LOGICAL = {
 class _Source:
     """The lines of one reader. `n` and `end` are scratch; every value has a variable of its own."""
 
-    def __init__(self, named: Mapping[str, Parsed]) -> None:
+    def __init__(self, named: Mapping[str, Parsed], recursive: Collection[str]) -> None:
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
         self._named = named
+        self._functions = {name: f"record_{number}" for number, name in enumerate(sorted(recursive))}
         self._names = 0
+
+    def functions(self) -> Iterator[str]:
+        """Yield the lines of the functions that recursive records are read by."""
+        for name, function in self._functions.items():
+            body = _Source(self._named, self._functions)
+            body.constants = self.constants
+            _, definition = resolve(name, self._named)
+            assert isinstance(definition, dict)
+            body._record(definition, "result", 1)
+            yield f"def {function}(buf, pos, size, depth):"
+            yield f"    if depth > {MAX_DEPTH}:"
+            yield "        raise Malformed('too_deep')"
+            yield from body.lines
+            yield "    return result, pos"
 
     def value(self, schema: Parsed, target: str, indent: int) -> None:
         """Write the lines that read a *schema* into the variable *target*."""
@@ -180,6 +203,8 @@ class _Source:
             self._union(definition, target, indent)
             return
         match kind:
+            case "record" if function := self._functions.get(definition["name"]):
+                self._add(indent, f"{target}, pos = {function}(buf, pos, size, depth + 1)")
             case "record":
                 self._record(definition, target, indent)
             case "array":
@@ -244,14 +269,14 @@ class _Source:
 
     def _array(self, items: Parsed, target: str, indent: int) -> None:
         item = self._name()
-        with_index = self._blocks(f"{target} = []", smallest_bytes(items, self._named), indent)
+        with_index = self._blocks(f"{target} = []", smallest_bytes(items, self._named, self._functions), indent)
         self.value(items, item, indent + 2)
         self._add(indent + 2, f"{target}.append({item})")
         self._end_block(with_index, indent)
 
     def _map(self, values: Parsed, target: str, indent: int) -> None:
         key, item = self._name(), self._name()
-        block_end = self._blocks(f"{target} = {{}}", 1 + smallest_bytes(values, self._named), indent)
+        block_end = self._blocks(f"{target} = {{}}", 1 + smallest_bytes(values, self._named, self._functions), indent)
         self._prefixed(f"{key} = buf[pos:end].decode()", indent + 2)
         self.value(values, item, indent + 2)
         self._add(indent + 2, f"{target}[{key}] = {item}")

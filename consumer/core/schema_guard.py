@@ -2,10 +2,11 @@
 
 A schema decides how much work a few bytes can cause: an array of nulls turns five bytes into thirty million items, a
 recursive type into a crashed process, which under at-least-once delivery is a crash for ever. So whatever can do that
-is refused when the schema is loaded, once, and not looked for in each record.
+is refused when the schema is loaded, once, and not looked for in each record. Recursive types can be allowed; whoever
+does so decodes them in a process apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -44,6 +45,15 @@ class NoSchema(NamedTuple):
 
 class SchemaRefusedError(ValueError):
     """The schema could make a record dangerous, or isn't one; says which part and why."""
+
+
+class Bounds(NamedTuple):
+    """What a schema was found to allow."""
+
+    max_body_bytes: int
+    """How large a body it may decode within `MAX_DECODED_BYTES`."""
+    recursive: frozenset[str]
+    """Records that contain themselves: at least one of each circle."""
 
 
 class Shape(NamedTuple):
@@ -97,15 +107,15 @@ def resolve(schema: Parsed, named: Mapping[str, Parsed]) -> tuple[str, dict[str,
     return ("record" if schema["type"] == "error" else schema["type"]), schema
 
 
-def max_body_bytes(schema: Parsed, named: Mapping[str, Parsed]) -> int:
-    """Check *schema* and say how large a body it may decode within `MAX_DECODED_BYTES`.
+def survey(schema: Parsed, named: Mapping[str, Parsed], *, allow_recursive: bool = False) -> Bounds:
+    """Check *schema* and say what a body of it may be.
 
     Raises:
-        SchemaRefusedError: it is recursive, repeats items of no bytes, or is beyond one of the limits above.
+        SchemaRefusedError: it is recursive and must not be, repeats items of no bytes, or is beyond a limit above.
     """
-    survey = _Survey(named)
-    survey.visit(schema, (), 0)
-    return int(MAX_DECODED_BYTES / survey.expansion)
+    walk = _Survey(named, allow_recursive)
+    walk.visit(schema, (), 0)
+    return Bounds(int(MAX_DECODED_BYTES / walk.expansion), frozenset(walk.recursive))
 
 
 @dataclass
@@ -113,9 +123,11 @@ class _Survey:
     """One walk over a schema, each name followed wherever it is used."""
 
     named: Mapping[str, Parsed]
+    allow_recursive: bool
     fields: int = 0
     expansion: float = 4.0
     """Memory per byte on the wire, of whatever can repeat; a text with one emoji takes four bytes per character."""
+    recursive: set[str] = field(default_factory=set)
     _open: list[str] = field(default_factory=list)
     _loops: int = 0
 
@@ -154,13 +166,19 @@ class _Survey:
     def _record(self, definition: dict[str, Any], path: tuple[str, ...], nesting: int) -> Shape:
         name = definition["name"]
         if name in self._open:
-            raise SchemaRefusedError(f"{_at(path)}: {name} contains itself; recursive types can crash the decoder")
+            if not self.allow_recursive:
+                raise SchemaRefusedError(f"{_at(path)}: {name} contains itself; recursive types can crash the decoder")
+            self.recursive.add(name)
+            return Shape(0, 0)  # it repeats, and is weighed as a whole where it is defined
         self._open.append(name)
         self._count(len(definition["fields"]), path)
         shapes = [self.visit(each["type"], (*path, each["name"]), nesting + 1) for each in definition["fields"]]
         self._open.pop()
         memory = _RECORD_BYTES + sum(shape.memory_bytes + _SLOT_BYTES for shape in shapes)
-        return Shape(sum(shape.wire_bytes for shape in shapes), memory)
+        wire = sum(shape.wire_bytes for shape in shapes)
+        if name in self.recursive:
+            self._repeats(memory + 8, wire)
+        return Shape(wire, memory)
 
     def _repeated(self, item: Parsed, extra: Shape, path: tuple[str, ...], nesting: int) -> Shape:
         self._loops += 1
@@ -168,11 +186,13 @@ class _Survey:
             raise SchemaRefusedError(f"{_at(path)}: more than {MAX_LOOPS} arrays and maps within each other")
         shape = self.visit(item, path, nesting + 1)
         self._loops -= 1
-        if smallest_bytes(item, self.named) == 0:
+        if smallest_bytes(item, self.named, self.recursive) == 0:
             raise SchemaRefusedError(f"{_at(path)}: items of no bytes, so a few bytes could claim billions of them")
-        density = (shape.memory_bytes + extra.memory_bytes) / (shape.wire_bytes + extra.wire_bytes)
-        self.expansion = max(self.expansion, density)
+        self._repeats(shape.memory_bytes + extra.memory_bytes, shape.wire_bytes + extra.wire_bytes)
         return Shape(1, _CONTAINER_BYTES)
+
+    def _repeats(self, memory_bytes: int, wire_bytes: int) -> None:
+        self.expansion = max(self.expansion, memory_bytes / max(1, wire_bytes))
 
     def _count(self, more: int, path: tuple[str, ...]) -> None:
         self.fields += more
@@ -180,14 +200,19 @@ class _Survey:
             raise SchemaRefusedError(f"{_at(path)}: more than {MAX_FIELDS} fields and branches")
 
 
-def smallest_bytes(schema: Parsed, named: Mapping[str, Parsed]) -> int:
-    """Return how many bytes a value of *schema*, which has passed the survey, takes at least."""
+def smallest_bytes(schema: Parsed, named: Mapping[str, Parsed], recursive: Collection[str] = ()) -> int:
+    """Return how many bytes a value of *schema*, which has passed the survey, takes at least.
+
+    A value of a *recursive* type that ever ends has a union, an array or a map in it: one byte, if not more.
+    """
     kind, definition = resolve(schema, named)
     if isinstance(definition, list):
-        return 1 + min(smallest_bytes(branch, named) for branch in definition)
+        return 1 + min(smallest_bytes(branch, named, recursive) for branch in definition)
     match kind:
+        case "record" if definition["name"] in recursive:
+            return 1
         case "record":
-            return sum(smallest_bytes(each["type"], named) for each in definition["fields"])
+            return sum(smallest_bytes(each["type"], named, recursive) for each in definition["fields"])
         case "fixed":
             return int(definition["size"])
         case "array" | "map":

@@ -86,6 +86,9 @@ EVENTS: dict[str, LogEvent] = {
     "lane.opened": _info("Kochava takes this app again.", "app", "waiting"),
     "schema.unavailable": _warning("A schema cannot be had; its records wait.", "schema", "reason", "count"),
     "schema.fetched": _info("A schema is here.", "schema"),
+    "decoder.died": _warning(
+        "The process for records of recursive types ended, as by a signal; it is started again.", "reason", "count"
+    ),
     "mapping.misfit": _error("A schema lacks what the mapping asks for; its records are dead letters.", "problem"),
     "forward.failed": _warning(
         "A topic of ours takes no records; reading stops, they are tried again.", "topic", "reason", "count"

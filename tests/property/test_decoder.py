@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from consumer.adapters.avro_decoder import AvroDecoder
 from consumer.adapters.schema_directory import SchemaDirectory, builtin_schemas
-from consumer.core.schema_guard import SchemaText
+from consumer.core.avro_reader import Malformed, compile_reader, read_body
+from consumer.core.schema_guard import SchemaText, survey
 from consumer.core.wire_format import SCHEMA_HEADER, Configured
 from consumer.ports import Decoded, SchemaNeeded, Undecodable
 from tests.support.avro import EVENT, EVENT_V2, ManualClock, builtin, encode, record_of
@@ -122,6 +123,66 @@ def test_a_record_cut_short_is_never_a_record(case, data):
         cut = data.draw(st.integers(0, len(value) - 1))
         assert isinstance(decoder_of(schema).decode(record_of(value[:cut])), Undecodable)
     assert decoder_of(schema).decode(record_of(value + b"\0")) == Undecodable("trailing_bytes")
+
+
+@st.composite
+def recursive_records(draw):
+    """A record type with itself in it, in one to three ways, and bytes of a value."""
+    names = iter(range(1000))
+    fields = draw(st.lists(typed(names, 2), min_size=0, max_size=3))
+    ways = draw(st.lists(st.sampled_from(["union", "array", "map", "inside"]), min_size=1, max_size=3))
+    kinds = {
+        "union": ["null", "Top"],
+        "array": {"type": "array", "items": "Top"},
+        "map": {"type": "map", "values": "Top"},
+    }
+    schema = {
+        "type": "record",
+        "name": "Top",
+        "fields": [{"name": f"f{n}", "type": kind} for n, (kind, _) in enumerate(fields)]
+        + [
+            {"name": f"r{n}", "type": kinds.get(way) or {
+                "type": "record", "name": f"Inner{n}", "fields": [{"name": "top", "type": ["null", "Top"]}]}}
+            for n, way in enumerate(ways)
+        ],
+    }  # fmt: skip
+
+    def value(depth):
+        inner = {
+            "union": lambda: value(depth - 1) if depth and draw(st.booleans()) else None,
+            "array": lambda: [value(depth - 1) for _ in range(draw(st.integers(0, 2)) if depth else 0)],
+            "map": lambda: {f"k{k}": value(depth - 1) for k in range(draw(st.integers(0, 2)) if depth else 0)},
+            "inside": lambda: {"top": value(depth - 1) if depth and draw(st.booleans()) else None},
+        }
+        flat = {f"f{n}": draw(values) for n, (_, values) in enumerate(fields)}
+        return {**flat, **{f"r{n}": inner[way]() for n, way in enumerate(ways)}}
+
+    return schema, value(draw(st.integers(0, 3)))
+
+
+def reader_of(schema):
+    named = {}
+    parsed = parse_schema(schema, named)
+    return compile_reader(parsed, named, survey(parsed, named, allow_recursive=True).recursive)
+
+
+@settings(max_examples=100, deadline=None)
+@given(recursive_records(), st.data())
+def test_recursive_types_are_read_as_fastavro_does_and_as_strictly_as_others(case, data):
+    schema, datum = case
+    reader = reader_of(schema)
+    value = encode(schema, datum)
+    assert repr(read_body(reader, value, 0)) == repr(oracle(schema, value))
+    assert read_body(reader, value + b"\0", 0) == Malformed("trailing_bytes")
+    cut = data.draw(st.integers(0, len(value) - 1))
+    assert isinstance(read_body(reader, value[:cut], 0), Malformed)
+    at = data.draw(st.integers(0, len(value) - 1))
+    damaged = value[:at] + data.draw(st.binary(max_size=3)) + value[at + 1 :]
+    read = read_body(reader, damaged, 0)
+    if isinstance(read, Malformed):
+        assert read.reason in REASONS | {"too_deep"}
+    else:
+        assert repr(read) == repr(oracle(schema, damaged))
 
 
 BUILTIN = AvroDecoder("plain", clock=ManualClock(), known={Configured(): SchemaText(json.dumps(builtin(2)))})

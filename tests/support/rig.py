@@ -24,7 +24,7 @@ from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
 from consumer.pipeline import Pipeline
-from consumer.ports import Answered, ForwardProblem, Request, SchemaNeeded
+from consumer.ports import Answered, Apart, Decoded, ForwardProblem, Request, SchemaNeeded, Undecodable
 from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics
 from consumer.translate import Filtered, Held, Prepared, Refused, Step
@@ -83,7 +83,10 @@ class FakeForwarder:
 
 
 class FakeTranslator:
-    """The value is the command: `app:name`, `drop`, `bad`, `hold`, or `schema` until it was fetched; `#id` ends it."""
+    """The value is the command: `app:name`, `drop`, `bad`, `hold`, `deep`, `fatal`, or `schema` until fetched.
+
+    `#id` ends it with an event id.
+    """
 
     fetched = False
 
@@ -98,6 +101,17 @@ class FakeTranslator:
                 return Held("unknown", "unknown_app")
             case "schema" if not self.fetched:
                 return SchemaNeeded(17)
+            case "deep" | "fatal":
+                return Apart(1, text)
+        return self._prepared(text)
+
+    def go_on(self, decoded: Decoded | Undecodable) -> Step:
+        if isinstance(decoded, Undecodable):
+            return Refused("decode", decoded.reason)
+        return self._prepared(str(decoded.datum["value"]))
+
+    @staticmethod
+    def _prepared(text: str) -> Step:
         app = text.split(":")[0] if ":" in text else "game"
         return Prepared(
             app, "Purchase", None, Request(text.encode()), (), text.partition("#")[2] if "#" in text else None
@@ -108,6 +122,17 @@ class FakeDecoder:
     def __init__(self, translator: FakeTranslator) -> None:
         self._translator = translator
         self.here = asyncio.Event()
+        self.apart: list[str] = []
+        """Records in the process apart."""
+        self.apart_gate = asyncio.Event()
+
+    async def decode_apart(self, work: object) -> Decoded | Undecodable:
+        self.apart.append(str(work))
+        try:
+            await self.apart_gate.wait()
+        finally:
+            self.apart.remove(str(work))
+        return Undecodable("killed_decoder") if work == "fatal" else Decoded(1, {"value": work})
 
     async def fetch(self, _reference: object) -> None:
         await self.here.wait()

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import pickle
 import struct
+import tracemalloc
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -11,6 +13,7 @@ import pytest
 
 from consumer.adapters.avro_decoder import AvroDecoder
 from consumer.adapters.schema_directory import SchemaDirectory, builtin_schemas
+from consumer.core.avro_reader import Malformed, compile_reader
 from consumer.core.schema_guard import NoSchema, SchemaText
 from consumer.core.wire_format import SCHEMA_HEADER, ByFingerprint, ById, Configured
 from consumer.errors import SettingsError
@@ -41,6 +44,8 @@ def millis(year: int) -> int:
     [
         pytest.param("string", long_bytes(2**31) + b"abc", "truncated", id="string claiming 2^31"),
         pytest.param("bytes", long_bytes(2**62) + b"abc", "truncated", id="bytes claiming 2^62"),
+        pytest.param("string", long_bytes(10**9) + b"abc", "truncated", id="string claiming 10^9"),
+        pytest.param("bytes", long_bytes(2**31) + b"abc", "truncated", id="bytes claiming 2^31"),
         pytest.param({"type": "fixed", "name": "F", "size": 1_000_000}, b"abc", "truncated", id="fixed beyond the end"),
         pytest.param("string", long_bytes(-3) + b"abc", "bad_length", id="negative length"),
         pytest.param("bytes", long_bytes(-1), "bad_length", id="negative length of bytes"),
@@ -72,6 +77,9 @@ def millis(year: int) -> int:
         pytest.param({"type": "int", "logicalType": "time-millis"}, long_bytes(86_400_000), "out_of_range", id="24:00"),
         pytest.param({"type": "long", "logicalType": "time-micros"}, long_bytes(-1), "out_of_range", id="before 0:00"),
         pytest.param({"type": "string", "logicalType": "uuid"}, b"\x06abc", "bad_uuid", id="bad uuid"),
+        pytest.param(
+            {"type": "long", "logicalType": "timestamp-micros"}, long_bytes(2**63 - 1), "out_of_range", id="micros over"
+        ),
         pytest.param(COLOUR, long_bytes(2), "bad_index", id="enum index too high"),
         pytest.param(COLOUR, long_bytes(-1), "bad_index", id="enum index negative"),
         pytest.param(["null", "long"], long_bytes(2), "bad_index", id="union index too high"),
@@ -141,6 +149,49 @@ def test_what_is_legal_is_read(kind, body, expected):
     assert isinstance(decoded, Decoded)
     assert decoded.datum == {"f": expected}
     assert type(decoded.datum["f"]) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("string", long_bytes(10**9) + b"abc"),
+        ("bytes", long_bytes(2**62) + b"abc"),
+        ({"type": "fixed", "name": "F", "size": 1_048_576}, b"abc"),
+        ({"type": "array", "items": "int"}, long_bytes(30_000_000)),
+        ({"type": "array", "items": "int"}, long_bytes(-30_000_000) + b"\x02"),
+        ({"type": "map", "values": "int"}, long_bytes(2**40)),
+    ],
+)
+def test_what_a_record_claims_is_not_allocated(kind, body):
+    decoder, record = plain_decoder(one_field(kind)), record_of(body)
+    decoder.decode(record)
+    tracemalloc.start()
+    try:
+        assert decoder.decode(record) == Undecodable("truncated")
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+
+
+EMPTY = {"type": "record", "name": "Empty", "fields": []}
+
+
+@pytest.mark.parametrize("recursive_are_allowed", [False, True])
+@pytest.mark.parametrize("items", ["null", EMPTY, {"type": "fixed", "name": "F", "size": 0}], ids=str)
+@pytest.mark.parametrize("count", [30_000_000, -30_000_000], ids=["count 3e7", "negative block count"])
+def test_an_array_of_null_or_of_empty_records_is_refused_with_its_schema(items, count, recursive_are_allowed):
+    """Nothing in the record says that it is dangerous: five bytes are enough. So no record of it is decoded."""
+
+    async def play():
+        source = Source({ById(7): text_of(one_field({"type": "array", "items": items}))})
+        source.gate.set()
+        apart = Apart() if recursive_are_allowed else None
+        decoder = AvroDecoder("confluent", clock=ManualClock(), source=source, apart=apart)
+        await decoder.fetch(ById(7))
+        body = long_bytes(count) + (b"\0" if count < 0 else b"") + b"\0"
+        assert decoder.decode(record_of(confluent(7, body))) == Undecodable("schema_refused")
+
+    asyncio.run(play())
 
 
 def test_more_than_64_branches_have_indexes_of_two_bytes():
@@ -314,6 +365,77 @@ def test_each_record_type_of_a_union_has_a_schema_of_its_own():
     assert decoder.decode(record_of(b"\x01")) == Undecodable("bad_index")
     assert decoder.decode(record_of(b"")) == Undecodable("truncated")
     assert decoder.decode(record_of(b"\x80" * 12)) == Undecodable("bad_varint")
+
+
+# -- recursive types
+
+
+class Apart:
+    """A process apart that is none: it keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given = []
+        self.is_closed = False
+
+    async def decode(self, schema, body):
+        self.given.append((schema, body))
+        return Malformed("truncated") if body == b"\x02" else {"next": None}
+
+    async def close(self):
+        self.is_closed = True
+
+
+NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+
+
+def test_a_recursive_schema_is_refused_unless_there_is_a_process_apart():
+    with pytest.raises(SettingsError, match="contains itself"):
+        plain_decoder(NODE)
+
+    async def play():
+        apart = Apart()
+        decoder = plain_decoder(NODE, apart=apart)
+        step = decoder.decode(record_of(b"\0"))
+        assert apart.given == [], "nothing is done before it is awaited"
+        assert await decoder.decode_apart(step.work) == Decoded(step.schema, {"next": None})
+        assert decoder.parsed_schema(step.schema)["name"] == "Node"
+        assert await decoder.decode_apart(decoder.decode(record_of(b"\x02")).work) == Undecodable("truncated")
+        schema, body = apart.given[0]
+        assert compile_reader(*pickle.loads(schema))(body, 0) == {"next": None}
+        await decoder.close()
+        assert apart.is_closed
+
+    asyncio.run(play())
+
+
+def test_the_body_alone_goes_to_the_process_apart_and_only_if_its_size_is_right():
+    async def play():
+        apart = Apart()
+        decoder = AvroDecoder(
+            "confluent", clock=ManualClock(), known={ById(7): text_of(NODE)}, apart=apart, max_record_bytes=600_000
+        )
+        await decoder.decode_apart(decoder.decode(record_of(confluent(7, b"\0"))).work)
+        assert apart.given[0][1] == b"\0"
+        # a node takes a byte, and some 150 in memory
+        assert decoder.decode(record_of(confluent(7, b"\x02" * 500_000))) == Undecodable("too_large")
+
+    asyncio.run(play())
+
+
+def test_a_recursive_schema_that_was_forgotten_on_the_way_is_no_matter():
+    async def play():
+        source = Source({ById(n): text_of({**NODE, "name": f"R{n}", "fields": [
+            {"name": "next", "type": ["null", f"R{n}"]}]}) for n in (1, 2)})  # fmt: skip
+        source.gate.set()
+        decoder = AvroDecoder("confluent", clock=ManualClock(), source=source, apart=Apart(), max_schemas=1)
+        await decoder.fetch(ById(1))
+        step = decoder.decode(record_of(confluent(1, b"\0")))
+        await decoder.fetch(ById(2))
+        with pytest.raises(KeyError):
+            decoder.parsed_schema(step.schema)
+        assert await decoder.decode_apart(step.work) == Decoded(step.schema, {"next": None})
+
+    asyncio.run(play())
 
 
 def test_known_schemas_that_cannot_be_used_are_all_named_at_the_start():

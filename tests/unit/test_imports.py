@@ -46,6 +46,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 # the rooms of one adapter: its front may import those behind it, nobody else
 FAMILIES = {
+    "consumer.adapters.decoder_process": {"consumer.adapters.decoder_child"},
     "consumer.adapters.fast_transport": {"consumer.adapters.fast_connection", "consumer.adapters.fast_request"},
     "consumer.adapters.kafka_source": {
         "consumer.adapters.kafka_commits",

@@ -495,3 +495,56 @@ def test_a_map_of_anything_becomes_properties() -> None:
     datum = {"f": {"s": "x", "d": Decimal("1.50"), "n": None, "l": [1, 2]}}
     event = mapped(toml, one_field({"type": "map", "values": [*kinds, lists]}), datum)
     assert event.properties == {"s": "x", "d": 1.5, "l.0": 1, "l.1": 2}
+
+
+# -- a writer schema with types that contain themselves (schemas.allow_recursive)
+
+SCREEN = {
+    "type": "record",
+    "name": "Screen",
+    "fields": [
+        {"name": "name", "type": "string"},
+        {"name": "before", "type": ["null", "Screen"]},
+        {"name": "parts", "type": {"type": "array", "items": "Screen"}},
+    ],
+}
+VISIT = {"name": "c", "parts": [{"name": "p", "before": None, "parts": []}],
+         "before": {"name": "b", "parts": [], "before": {"name": "a", "parts": [], "before": None}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("parse", [parse_schema, lambda schema: schema], ids=["parsed", "plain"])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("f.name", "c"),
+        ("f.before.before.name", "a"),
+        ("f.before.before.before.name", None),
+        ("f.parts[0].name", "p"),
+        ('f.parts[name="p"].name', "p"),
+        ("f.before<Screen>.name", "b"),
+    ],
+)
+def test_paths_go_into_a_recursive_type_as_deep_as_they_say(parse: Any, path: str, expected: str | None) -> None:
+    made = compiled(f'[[type]]\nrecords = "One"\napp = "f.name"\nname = \'{path}\'', parse(one_field(SCREEN)))
+    event = made.map({"f": VISIT})
+    assert isinstance(event, InAppEvent)
+    assert event.name == expected
+
+
+def test_a_path_that_a_recursive_type_lacks_is_an_error() -> None:
+    toml = '[[type]]\nrecords = "One"\napp = "f.name"\nname = "f.before.before.nam"'
+    assert any("nam" in problem for problem in problems(toml, one_field(SCREEN)))
+    toml = '[[type]]\nrecords = "One"\napp = "f.name"\nname = "f.before"'
+    assert any("record" in problem for problem in problems(toml, one_field(SCREEN)))
+
+
+def test_properties_of_a_recursive_type_are_bounded() -> None:
+    toml = '[[type]]\nrecords = "One"\napp = "f.name"\nname = "f.name"\nproperties = {from = ["f"]}'
+    made = compiled(toml, one_field(SCREEN))
+    event = made.map({"f": VISIT})
+    assert isinstance(event, InAppEvent)
+    assert event.properties == {"name": "c", "before.name": "b", "before.before.name": "a", "parts.0.name": "p"}
+    deep = None
+    for _ in range(250):
+        deep = {"name": "x", "before": deep, "parts": []}
+    assert made.map({"f": deep}) == Rejected("bad_properties")

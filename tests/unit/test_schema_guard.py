@@ -14,15 +14,15 @@ from consumer.core.schema_guard import (
     SchemaRefusedError,
     SchemaText,
     check_json_depth,
-    max_body_bytes,
     smallest_bytes,
+    survey,
 )
 from tests.support.avro import builtin, one_field
 
 
 def check(schema):
     named = {}
-    return max_body_bytes(parse_schema(schema, named), named)
+    return survey(parse_schema(schema, named), named).max_body_bytes
 
 
 def nest(levels, inner="int"):
@@ -105,6 +105,89 @@ def test_items_that_weigh_much_for_their_bytes_shorten_the_record():
     assert check(heavy) < MAX_DECODED_BYTES / (14 * 64)
 
 
+# -- recursive types, where a setting allows them
+
+A_AND_B = {
+    "type": "record",
+    "name": "A",
+    "fields": [
+        {"name": "n", "type": "int"},
+        {"name": "bs", "type": {"type": "array", "items": {
+            "type": "record", "name": "B", "fields": [{"name": "a", "type": ["null", "A"]}]}}},
+    ],
+}  # fmt: skip
+
+
+def allow(schema):
+    named = {}
+    return survey(parse_schema(schema, named), named, allow_recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("schema", "names"),
+    [
+        (RECURSIVE, {"Node"}),
+        (one_field({"type": "array", "items": RECURSIVE}), {"Node"}),
+        (A_AND_B, {"A"}),
+        ([one_field("int"), RECURSIVE], {"Node"}),
+        (builtin(2), set()),
+        ({**one_field("One")}, {"One"}),  # no value of it ever ends
+    ],
+)
+def test_one_record_of_each_circle_is_named(schema, names):
+    assert allow(schema).recursive == names
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_not_recursive_is_judged_alike(version):
+    named = {}
+    schema = parse_schema(builtin(version), named)
+    assert survey(schema, named) == survey(schema, named, allow_recursive=True)
+
+
+def test_a_type_that_repeats_in_itself_is_weighed_like_an_array():
+    # a byte becomes a dict
+    assert allow(RECURSIVE).max_body_bytes < MAX_DECODED_BYTES / 100
+    assert allow(RECURSIVE).max_body_bytes > 100_000
+    assert allow(A_AND_B).max_body_bytes < MAX_DECODED_BYTES / 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ({"type": "array", "items": "null"}, "no bytes"),
+        ({"type": "map", "values": EMPTY}, "no bytes"),
+        (nest(MAX_NESTING), "nested deeper"),
+        (arrays(MAX_LOOPS + 1), "within each other"),
+        ({"type": "bytes", "logicalType": "decimal", "precision": 39}, "precision"),
+        ([{"type": "fixed", "name": f"F{n}", "size": 1} for n in range(201)], "201 branches"),
+    ],
+)
+def test_all_other_limits_hold_for_recursive_types_too(kind, words):
+    with pytest.raises(SchemaRefusedError, match=words):
+        allow({**RECURSIVE, "fields": [*RECURSIVE["fields"], {"name": "f", "type": kind}]})
+
+
+def test_types_that_all_name_each_other_are_refused_soon():
+    """Their paths grow as a factorial does."""
+    names = [f"R{n}" for n in range(12)]
+    references = [{"name": f"f{name}", "type": ["null", name]} for name in names]
+    schema = [{"type": "record", "name": name, "fields": []} for name in names]
+    _, named = parse(SchemaText(json.dumps(schema)))
+    for name in names:
+        named[name]["fields"] = references
+    with pytest.raises(SchemaRefusedError, match="more than 2000 fields"):
+        survey(named["R0"], named, allow_recursive=True)
+
+
+def test_a_value_of_a_recursive_type_has_a_byte():
+    named = {}
+    schema = parse_schema(A_AND_B, named)
+    assert smallest_bytes(schema, named, {"A"}) == 1
+    assert smallest_bytes(named["B"], named, {"A"}) == 1 + 0
+    assert smallest_bytes(schema, named, {"B"}) == 2
+
+
 def test_smallest_bytes():
     named = {}
     schema = parse_schema(builtin(1), named)
@@ -144,7 +227,7 @@ def test_what_is_no_schema_is_refused(text, words):
 def test_references_are_parsed_first_and_bounded():
     child = {**one_field("int"), "name": "a.Child"}
     parsed, named = parse(SchemaText(json.dumps(one_field("a.Child")), (json.dumps(child),)))
-    assert max_body_bytes(parsed, named) > 0
+    assert survey(parsed, named).max_body_bytes > 0
     assert smallest_bytes(parsed, named) == 1
     with pytest.raises(SchemaRefusedError, match="references"):
         parse(SchemaText('"int"', ('"int"',) * (MAX_REFERENCES + 1)))
@@ -157,4 +240,4 @@ def test_a_circle_through_references_is_refused():
     third = json.dumps({**one_field("a.Y"), "name": "a.X"})
     parsed, named = parse(SchemaText(third, (first, second)))
     with pytest.raises(SchemaRefusedError, match="contains itself"):
-        max_body_bytes(parsed, named)
+        survey(parsed, named)
