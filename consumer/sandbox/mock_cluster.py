@@ -78,6 +78,10 @@ class MockCluster:
         array = (ctypes.c_int * len(codes))(*codes)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(codes), array)
 
+    def clear_errors(self, api_key: int) -> None:
+        """Forget those errors that no request has met."""
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, api_key)
+
     def set_coordinator(self, group: str, broker: int) -> None:
         """Let *broker* (from 1) coordinate *group* from now on."""
         self._check(self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), broker))
@@ -130,6 +134,7 @@ def _load() -> ctypes.CDLL:
         "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),
+        "rd_kafka_mock_clear_request_errors": (None, [pointer, ctypes.c_int16]),
         "rd_kafka_mock_coordinator_set": (number, [pointer, text, text, ctypes.c_int32]),
         "rd_kafka_mock_partition_set_leader": (number, [pointer, text, ctypes.c_int32, ctypes.c_int32]),
         "rd_kafka_mock_push_request_errors_array": (

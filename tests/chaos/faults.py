@@ -141,7 +141,7 @@ def _freeze(run: "Scenario", draw: Random, stop: int, seconds: float, go: int | 
 
 @_fault("no file descriptors left", "frozen", weight=1, excuse="away")
 def _no_descriptors(run: "Scenario", draw: Random) -> Hurt:
-    name = run.members.any(draw)
+    name = run.members.any(draw, that_listens=True)
     pid = run.members.pid(name) if name is not None else None
     if name is not None and pid is not None:
         yield name

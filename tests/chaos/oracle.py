@@ -75,6 +75,8 @@ class _Facts:
 
 def _nothing_lost(history: History, facts: _Facts, verdict: Verdict) -> None:
     """C1, C4: every record was accepted, or is a dead letter that says where it came from."""
+    if not history.produced:
+        verdict.violations.append("C1 not judged: nothing was produced")
     for place, event_id in facts.ids.items():
         is_dead = any(move.place[0] == history.dead_letter for move in facts.moves[place])
         if not is_dead and event_id not in facts.accepted:

@@ -107,6 +107,8 @@ class Embedded(World):
         for broker in (1, 2, 3):
             self.cluster.set_broker_up(broker)
             self.cluster.set_rtt(broker, 0)
+        for api_key in range(80):
+            self.cluster.clear_errors(api_key)
 
     def watch_commits(self, group: str, partitions: list[tuple[str, int]]) -> None:
         self._watch = CommitWatch(self.kafka.bootstrap_servers, group, partitions)

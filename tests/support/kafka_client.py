@@ -13,7 +13,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 EMPTY_S = 60.0
 """How long a group may take to become empty."""
@@ -50,8 +50,11 @@ class KafkaClient:
 
     def configure_topic(self, name: str, **config: str) -> None:
         settings = {key.replace("_", "."): value for key, value in config.items()}
-        resource = ConfigResource(ResourceType.TOPIC, name, set_config=settings)
-        for future in self.admin.alter_configs([resource]).values():
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in settings.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+        for future in self.admin.incremental_alter_configs([resource]).values():
             future.result(30)
 
     def delete_topic(self, name: str) -> None:
@@ -83,7 +86,8 @@ class KafkaClient:
         ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
         consumer = Consumer(
             {"bootstrap.servers": self.bootstrap_servers, "group.id": "reading", "enable.auto.commit": False,
-             "enable.partition.eof": True, "isolation.level": "read_committed", "log_level": 0}
+             "enable.partition.eof": True, "isolation.level": "read_committed", "auto.offset.reset": "error",
+             "log_level": 0}
         )  # fmt: skip
         found: list[Stored] = []
         try:
@@ -93,7 +97,8 @@ class KafkaClient:
             while len(finished) < len(ends):
                 assert time.monotonic() < deadline, f"{topic} was not read to its end within 60 s"
                 for message in consumer.consume(500, 0.2):
-                    if message.error() is not None:
+                    if (error := message.error()) is not None:
+                        assert error.code() == KafkaError._PARTITION_EOF, error
                         finished.add(message.partition())
                         continue
                     headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers() or ()}
