@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -93,9 +93,13 @@ def free_port() -> int:
 class RealKafka:
     """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` resumes on its data."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, port: int | None = None, properties: Mapping[str, object] | None = None
+    ) -> None:
+        """Prepare a broker; *properties* go over those of its server.properties."""
         self.folder = folder
         self.port = port or free_port()
+        self._properties = dict(properties or {})
         self.bootstrap_servers = f"127.0.0.1:{self.port}"
         self.log = folder / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -161,6 +165,7 @@ class RealKafka:
             # a killed broker is let in again only when the session of its former life is over (9 s)
             "broker.session.timeout.ms": 3000,
             "broker.heartbeat.interval.ms": 500,
+            **self._properties,
         }
         self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
