@@ -84,6 +84,10 @@ class StartPositions:
         self._max_span_records = max_span_records
         self._metrics = metrics
 
+    def set_password(self, password: str) -> None:
+        """Let the next admin client show *password*."""
+        self._admin_conf = {**self._admin_conf, "sasl.password": password}
+
     def resolve(
         self, consumer: Consumer, partitions: Sequence[TopicPartition], is_stopping: Callable[[], bool]
     ) -> Starts | None:

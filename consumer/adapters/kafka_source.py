@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.adapters.kafka_client import make_client
 from consumer.adapters.kafka_commits import Commits
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_record import to_record
@@ -144,6 +145,10 @@ class KafkaSource:
         """Read the held topic: all that is on it now, or about *limit* records of each partition."""
         self._commands.put(lambda: self._sweep_asked_for(limit))
 
+    def set_password(self, password: str) -> None:
+        """Let connections that are made from now on show *password*."""
+        self._commands.put(lambda: self._take_password(password))
+
     def wake(self) -> None:
         """There is room again."""
         self._room.set()
@@ -162,9 +167,8 @@ class KafkaSource:
             ConsumerError: the client cannot go on, or a person must choose offsets.
         """
         self._sink = sink
-        self._consumer = Consumer(
-            {**self._conf, "stats_cb": self._on_stats, "error_cb": self._on_error, "on_commit": self._on_commit}
-        )
+        callbacks = {"stats_cb": self._on_stats, "error_cb": self._on_error, "on_commit": self._on_commit}
+        self._consumer = make_client(Consumer, {**self._conf, **callbacks})
         self._commits = Commits(
             self._consumer,
             interval_s=self._conf["auto.commit.interval.ms"] / 1000,
@@ -217,6 +221,10 @@ class KafkaSource:
             command()
         if self._has_fresh_starts:
             self._commit_starts()
+
+    def _take_password(self, password: str) -> None:
+        self._consumer.set_sasl_credentials(self._conf["sasl.username"], password)
+        self._positions.set_password(password)
 
     def _commit_starts(self) -> None:
         """Commit the starts that were resolved; only then read, and let the group be known to have worked."""

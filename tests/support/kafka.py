@@ -93,9 +93,7 @@ def free_port() -> int:
 class RealKafka:
     """One broker that is its own controller. `kill`, `freeze` and `thaw` hurt it; `start` resumes on its data."""
 
-    def __init__(
-        self, folder: Path, port: int | None = None, properties: Mapping[str, object] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, port: int | None = None, properties: Mapping[str, object] | None = None) -> None:
         """Prepare a broker; *properties* go over those of its server.properties."""
         self.folder = folder
         self.port = port or free_port()
