@@ -6,6 +6,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    ClusterMetadata,
     ConfigResource,
     NewTopic,
     ResourceType,
@@ -19,6 +20,8 @@ from consumer.errors import CheckFailedError, KafkaFatalError
 from consumer.settings import SECRET_PROPERTIES
 
 TIMEOUT_S = 10.0
+SOON_S = 3.0
+"""By then a broker that refuses us has said so."""
 _CAUSES = {
     "_AUTHENTICATION": "The broker refuses user, password or mechanism: check sasl.username, sasl.mechanism and "
     "kafka.sasl_password.",
@@ -58,18 +61,23 @@ class KafkaAdmin:
         Raises:
             KafkaFatalError: no broker answered; with the cause, where the client knows it.
         """
+        return sorted(self._metadata().topics)
+
+    def _metadata(self) -> ClusterMetadata:
         try:
-            metadata = self._admin.list_topics(timeout=TIMEOUT_S)
+            return self._admin.list_topics(timeout=SOON_S)
+        except KafkaException as error:
+            refused = self._refuse(error)
+            if self._problems.keys() & _CAUSES.keys():  # waiting mends none of them
+                raise refused from None
+        try:
+            return self._admin.list_topics(timeout=TIMEOUT_S)
         except KafkaException as error:
             raise self._refuse(error) from None
-        return sorted(metadata.topics)
 
     def facts(self, names: Sequence[str]) -> dict[str, TopicFacts]:
         """Describe those of *names* that exist."""
-        try:
-            metadata = self._admin.list_topics(timeout=TIMEOUT_S)
-        except KafkaException as error:
-            raise self._refuse(error) from None
+        metadata = self._metadata()
         existing = [name for name in names if name in metadata.topics]
         configs = self._configs(existing)
         found: dict[str, TopicFacts] = {}
