@@ -1,4 +1,4 @@
-"""Values that nobody's data may resemble, and a search for them in whatever a process says, in every form they may take.
+"""Values that nobody's data may resemble, and a search for them in whatever a process says, in each form they may take.
 
 A marker stands in for somebody's id, address or secret. `Search` looks for each as it is and as text is commonly
 changed on its way into a log: escaped, encoded, hashed, shortened. It compares in lower case, so case hides nothing.
