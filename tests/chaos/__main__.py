@@ -16,6 +16,7 @@ from rich.table import Table
 from tests.chaos.history import History
 from tests.chaos.oracle import Verdict, judge
 from tests.chaos.picture import draw
+from tests.chaos.privacy import told
 from tests.chaos.scenario import Scenario
 from tests.chaos.wrong import BUILDS
 from tests.support.kafka import RealKafka
@@ -68,6 +69,7 @@ def _prove(kafka: RealKafka, root: Path, seeds: range, seconds: float, out: Cons
         folder = root / f"seed-{seed}"
         history = play(kafka, folder, seed, seconds=seconds)
         verdict = judge(history)
+        verdict.violations += told(folder)
         produced += len(history.produced)
         accepted += sum(post.accepted for post in history.posts)
         lost += verdict.lost

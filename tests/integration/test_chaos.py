@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.__main__ import explain, play
 from tests.chaos.oracle import judge
+from tests.chaos.privacy import told
 from tests.support.kafka import RealKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
@@ -25,6 +26,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> RealKafka:
 def test_nothing_is_lost_and_each_duplicate_is_explained(broker: RealKafka, tmp_path: Path, seed: int) -> None:
     history = play(broker, tmp_path, seed, seconds=SECONDS)
     verdict = judge(history)
+    verdict.violations += told(tmp_path)
     assert len(history.commits) > 0
     assert not verdict.violations, explain(history, verdict, tmp_path, seed, SECONDS)
 
