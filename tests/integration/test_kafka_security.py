@@ -54,8 +54,8 @@ def door(setup: Setup, kafka: SecureKafka, tmp_path: Path) -> Door:
     return door
 
 
-def reasons(consumer: ConsumerProcess) -> set[str]:
-    return {line["reason"] for line in consumer.logged("kafka.error")}
+def reasons(consumer: ConsumerProcess) -> list[str]:
+    return [line["reason"] for line in consumer.logged("kafka.error")]
 
 
 def test_a_password_that_changes_is_followed(setup: Setup, kochava: SandboxProcess, door: Door) -> None:
@@ -123,11 +123,21 @@ def test_a_wrong_password_is_named_and_mended_without_a_restart(
         assert consumer.probe("/startupz")[0] == 503
         door.write(FIRST)
         wait_until(lambda: len(kochava.accepted()) == 50, "with the right one it works")
+        before = reasons(consumer).count("_AUTHENTICATION")
+        door.kafka.set_password(door.user, SECOND)
+        wait_until(lambda: reasons(consumer).count("_AUTHENTICATION") > before, "the file comes later than the change")
+        more = events(50, "later-")
+        setup.kafka.produce(setup.topic, [value for _, value in more])
+        door.write(SECOND)
+        wait_until(lambda: len(kochava.accepted()) == 100, "it has gone on by itself")
+        wait_until(lambda: consumer.metric("kochava_events_in_flight") == 0, "all are settled")
         assert consumer.terminate() == 0
+        assert len(consumer.logged("credentials.rotated")) == 2
         told = consumer.text()
+    assert kochava.duplicates() == 0
     for text in (told, checked.stdout, checked.stderr, shown.stdout, shown.stderr):
-        assert WRONG not in text
-        assert FIRST not in text
+        for secret in (WRONG, FIRST, SECOND):
+            assert secret not in text
     assert command(setup, "check", **door.environment).returncode == 0
 
 

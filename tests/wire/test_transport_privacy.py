@@ -45,7 +45,7 @@ ANSWERS = {
 
 
 @pytest.fixture
-def told() -> Iterator[io.StringIO]:
+def told(capfd: pytest.CaptureFixture[str]) -> Iterator[io.StringIO]:  # capfd first: handlers bind stderr
     """The log as `run` sets it up, at its most talkative."""
     root, config, stream = logging.getLogger(), structlog.get_config(), io.StringIO()
     handlers, level = root.handlers, root.level
