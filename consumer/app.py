@@ -88,7 +88,7 @@ class Member:
         self._is_shadow = shadow
         secret = settings.kafka.password_file
         self._password = None if secret is None else PasswordFile(secret, self._clock)
-        self._have_password: list[Callable[[str], None]] = []
+        self._password_users: list[Callable[[str], None]] = []
         delivery = settings.delivery
         plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
@@ -192,7 +192,7 @@ class Member:
             return ShadowForwarder(self._loop)
         conf = {**producer_conf(self._settings, self._client_id), "logger": kafka_logger()}
         forwarder = KafkaForwarder(conf, self._loop, self._producer_failed)
-        self._have_password.append(forwarder.set_password)
+        self._password_users.append(forwarder.set_password)
         return forwarder
 
     def _make_source(self, plan: RetryPlan, topics: Sequence[str]) -> KafkaSource:
@@ -226,7 +226,7 @@ class Member:
             ending=self._watchdog.start,
             first_start=partial(self._call_on_loop, self._leave_a_mark, plan.held_topic),
         )
-        self._have_password.append(source.set_password)
+        self._password_users.append(source.set_password)
         return source
 
     def _call_on_loop(self, callback: Callable[[str], None], argument: str) -> None:
@@ -392,7 +392,7 @@ class Member:
         """Give a password that has changed to every client, before it has to connect again."""
         password = self._password.look() if self._password is not None else None
         if password is not None:
-            for set_password in self._have_password:
+            for set_password in self._password_users:
                 set_password(password)
             log.info("credentials.rotated")
 

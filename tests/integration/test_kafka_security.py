@@ -160,3 +160,9 @@ def test_a_broker_that_nobody_vouches_for_is_not_spoken_to(
         assert consumer.terminate() == 0
         assert FIRST not in consumer.text() + checked.stdout + checked.stderr
     assert kochava.requests == 0
+    client["enable.ssl.certificate.verification"] = False
+    meant = {"KOCHAVA_CONSUMER_KAFKA__CLIENT": json.dumps(client), "KOCHAVA_CONSUMER_KAFKA__ALLOW_INSECURE": "true"}
+    with setup.consumer("meant", **meant) as consumer:
+        wait_until(lambda: len(kochava.accepted()) == 5, "a person may mean it")
+        assert consumer.logged("kafka.insecure")[0]["properties"] == "enable.ssl.certificate.verification"
+        assert consumer.terminate() == 0
