@@ -91,7 +91,7 @@ class StartPositions:
     def resolve(
         self, consumer: Consumer, partitions: Sequence[TopicPartition], is_stopping: Callable[[], bool]
     ) -> Starts | None:
-        """Return where each of *partitions* starts; None if the process was told to stop while errors were waited out.
+        """Return where each of *partitions* starts; None if it was told to stop while errors were waited out.
 
         Raises:
             OffsetsLostError: our topics have records and the group has no commit at all.
