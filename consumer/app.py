@@ -20,6 +20,7 @@ from consumer.adapters.fast_transport import FastTransport
 from consumer.adapters.httpx_transport import HttpxTransport
 from consumer.adapters.kafka_config import admin_conf, consumer_conf, producer_conf
 from consumer.adapters.kafka_forwarder import KafkaForwarder
+from consumer.adapters.kafka_password import PasswordFile
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
 from consumer.adapters.shadow import ShadowForwarder, ShadowTransport
@@ -86,6 +87,9 @@ class Member:
         self._progress = Progress(self._metrics, settings.log.progress_interval_s)
         self._client_id = socket.gethostname()
         self._is_shadow = shadow
+        secret = settings.kafka.password_file
+        self._password = None if secret is None else PasswordFile(secret, self._clock)
+        self._password_users: list[Callable[[str], None]] = []
         delivery = settings.delivery
         plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
@@ -194,12 +198,14 @@ class Member:
         if self._is_shadow:
             return ShadowForwarder(self._loop)
         conf = {**producer_conf(self._settings, self._client_id), "logger": kafka_logger()}
-        return KafkaForwarder(conf, self._loop, self._producer_failed)
+        forwarder = KafkaForwarder(conf, self._loop, self._producer_failed)
+        self._password_users.append(forwarder.set_password)
+        return forwarder
 
     def _make_source(self, plan: RetryPlan, topics: Sequence[str]) -> KafkaSource:
         kafka = self._settings.kafka
         group_id = f"{kafka.group_id}-shadow" if self._is_shadow else kafka.group_id
-        return KafkaSource(
+        source = KafkaSource(
             conf={**consumer_conf(self._settings, self._client_id), "group.id": group_id, "logger": kafka_logger()},
             policy=SourcePolicy(
                 topics=tuple(topics),
@@ -227,6 +233,8 @@ class Member:
             ending=self._watchdog.start,
             first_start=partial(self._call_on_loop, self._leave_a_mark, plan.held_topic),
         )
+        self._password_users.append(source.set_password)
+        return source
 
     def _call_on_loop(self, callback: Callable[[str], None], argument: str) -> None:
         self._loop.call_soon_threadsafe(callback, argument)
@@ -274,6 +282,8 @@ class Member:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal)
         log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)
+        if insecure := self._settings.kafka.insecure:
+            log.warning("kafka.insecure", properties=",".join(insecure))
         rebalance = Rebalance(self._loop, self._pipeline)
         for source in self._sources:
             threading.Thread(target=self._read, args=(source, rebalance), name="kafka", daemon=True).start()
@@ -368,6 +378,7 @@ class Member:
             if now - told_at >= TELL_S:
                 told_at = now
                 self._tell(now)
+                self._follow_password()
 
     def _tell(self, now: float) -> None:
         """Bring up to date what the probes and the progress line say."""
@@ -383,6 +394,14 @@ class Member:
             connections=getattr(self._transport, "open", 0),
             reading=",".join(sorted(self._budget.closed_for)) or "yes",
         )
+
+    def _follow_password(self) -> None:
+        """Give a password that has changed to every client, before it has to connect again."""
+        password = self._password.look() if self._password is not None else None
+        if password is not None:
+            for set_password in self._password_users:
+                set_password(password)
+            log.info("credentials.rotated")
 
     def _watch(self) -> None:
         """Let the gauges read what they tell when somebody asks."""

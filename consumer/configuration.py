@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from consumer.errors import SettingsError
+from consumer.secret_file import SecretFile, UnusableSecretError
 from consumer.settings import CONFIG_VARIABLE, PREFIX, SECRET_PROPERTIES, Settings
 
 Tree = dict[str, Any]
@@ -146,6 +147,8 @@ def _apply_variable(variable: str, text: str, tree: Tree, problems: list[str], s
     for part in path[:-1]:
         branch = branch.setdefault(part, {})
     branch[path[-1]] = value
+    if isinstance(value, dict):
+        _resolve_secret_files(tree, Settings, "", problems)
     sources[".".join(path)] = f"{variable} (file)" if from_file else variable
 
 
@@ -206,14 +209,12 @@ def _take_file(branch: Tree, name: str, prefix: str, problems: list[str]) -> Non
     branch[name] = secret if secret is not None else ""
 
 
-def _read_secret(key: str, path: str, problems: list[str]) -> str | None:
+def _read_secret(key: str, path: str, problems: list[str]) -> SecretFile | None:
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        problems.append(f"{key}: the file cannot be read ({reason})")
+        return SecretFile(Path(path))
+    except UnusableSecretError as error:
+        problems.append(f"{key}: {error}")
         return None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _unknown_keys(branch: Tree, model: type[BaseModel], prefix: str) -> Iterator[tuple[str, list[str]]]:

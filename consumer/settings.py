@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from consumer import __version__
 from consumer.core.duration import parse_duration_s
+from consumer.secret_file import SecretFile
 
 M = TypeVar("M")
 
@@ -96,13 +97,14 @@ OWNED_PROPERTIES = {
 """librdkafka properties that are ours, and why, or what to set instead."""
 
 _INSECURE = {
-    "enable.ssl.certificate.verification": {"false"},
+    "enable.ssl.certificate.verification": {"false", "f", "0"},  # as librdkafka reads a boolean
     "ssl.endpoint.identification.algorithm": {"none"},
-    "enable.sasl.oauthbearer.unsecure.jwt": {"true"},
+    "enable.sasl.oauthbearer.unsecure.jwt": {"true", "t", "1"},
 }
 SECRET_PROPERTIES = frozenset({
     "sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password", "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.config", "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.config",
+    "sasl.oauthbearer.assertion.private.key.passphrase", "sasl.oauthbearer.assertion.private.key.pem",
 })  # fmt: skip
 
 
@@ -117,12 +119,16 @@ class Kafka(_Section):
     group_protocol: Literal["classic", "consumer"] = Field(
         "classic", description='"consumer" is KIP-848, for brokers from 4.0 on.'
     )
-    client: dict[str, str | int | float | bool] = Field(
+    client: dict[str, str | int | float | bool | SecretStr] = Field(
         default_factory=dict,
         description="Any other librdkafka property; secrets also as `<property>_file`. JSON in the environment.",
     )
-    sasl_password: SecretStr | None = Field(None, description="librdkafka's sasl.password.")
-    allow_insecure: bool = Field(False, description="Permit properties that switch TLS verification off.")
+    sasl_password: SecretStr | None = Field(
+        None, description="librdkafka's sasl.password. Its file is followed while the process runs."
+    )
+    allow_insecure: bool = Field(
+        False, description="Permit properties that switch TLS verification off, and a password in the clear."
+    )
     session_timeout_ms: Count = Field(
         45_000, description="How long a dead member keeps its partitions (classic protocol), milliseconds."
     )
@@ -139,10 +145,26 @@ class Kafka(_Section):
 
     def client_properties(self) -> dict[str, Any]:
         """Return the people's own librdkafka properties, secrets read."""
-        properties = dict(self.client)
-        if self.sasl_password is not None:
-            properties["sasl.password"] = self.sasl_password.get_secret_value()
-        return properties
+        given = {**self.client, **({"sasl.password": self.sasl_password} if self.sasl_password is not None else {})}
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()
+        }
+
+    @property
+    def password_file(self) -> SecretFile | None:
+        """Where the password for SASL comes from, if it is a file."""
+        password = self.sasl_password or self.client.get("sasl.password")
+        return password if isinstance(password, SecretFile) and "sasl.username" in self.client else None
+
+    @property
+    def insecure(self) -> tuple[str, ...]:
+        """Properties by which somebody could listen in, or pass for a broker."""
+        client = {name: str(value).lower() for name, value in self.client.items()}
+        found = [name for name, value in client.items() if value in _INSECURE.get(name, set())]
+        mechanism = client.get("sasl.mechanism", client.get("sasl.mechanisms"))
+        if client.get("security.protocol") == "sasl_plaintext" and mechanism == "plain":
+            found.append("security.protocol")
+        return tuple(found)
 
     @model_validator(mode="after")
     def _properties_are_allowed(self) -> Self:
@@ -156,10 +178,13 @@ class Kafka(_Section):
                 part.strip() for part in str(value).split(",")
             }:
                 problems.append('kafka.client."debug": msg, fetch, protocol and all would log records; use broker,cgrp')
-            elif not self.allow_insecure and str(value).lower() in _INSECURE.get(name, set()):
-                problems.append(
-                    f'kafka.client."{name}" switches a check off: set kafka.allow_insecure = true to mean it'
-                )
+        if not self.allow_insecure:
+            problems += [
+                f'kafka.client."{name}" '
+                + ("sends the password in the clear" if name == "security.protocol" else "switches a check off")
+                + ": set kafka.allow_insecure = true to mean it"
+                for name in self.insecure
+            ]
         if self.session_timeout_ms >= self.max_poll_interval_ms:
             problems.append("kafka.session_timeout_ms must be below kafka.max_poll_interval_ms")
         return _raise(self, problems)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.kafka import RealKafka
+from tests.support.secure_kafka import SecureKafka
 
 LINES = 60
 LINE_CHARS = 400
@@ -13,12 +14,13 @@ BROKER = pytest.StashKey[RealKafka]()
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RealKafka]:
+def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[SecureKafka]:
     """A real Apache Kafka for the whole session; each test makes topics and groups of its own."""
-    broker = RealKafka(tmp_path_factory.mktemp("kafka"))
+    broker = SecureKafka(tmp_path_factory.mktemp("kafka"))
     request.config.stash[BROKER] = broker
     try:
-        yield broker.start()
+        broker.start()
+        yield broker
     finally:
         broker.kill()
 

@@ -6,34 +6,53 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    ClusterMetadata,
     ConfigResource,
     NewTopic,
     ResourceType,
 )
 
+from consumer.adapters.kafka_client import make_client, without
 from consumer.adapters.kafka_record import to_record
 from consumer.core.record import Record
 from consumer.core.topic_plan import NewTopicPlan, TopicFacts, tier_delay_of
 from consumer.errors import CheckFailedError, KafkaFatalError
+from consumer.settings import SECRET_PROPERTIES
 
 TIMEOUT_S = 10.0
+SOON_S = 3.0
+"""By then a broker that refuses us has said so."""
+_CAUSES = {
+    "_AUTHENTICATION": "The broker refuses user, password or mechanism: check sasl.username, sasl.mechanism and "
+    "kafka.sasl_password.",
+    "_SSL": "TLS failed: check ssl.ca.location, and that the broker's certificate is for the names in "
+    "kafka.bootstrap_servers.",
+}
+_NO_CAUSE = "Check kafka.bootstrap_servers, the network, security.protocol, user and password."
 
 
 class KafkaAdmin:
     """Looks at a cluster through the admin client."""
 
     def __init__(self, conf: dict[str, Any], group_id: str) -> None:
-        self._problems: list[str] = []
+        self._problems: dict[str, str] = {}
         # a wrong password and a wrong CA both come out of calls as _TRANSPORT: the cause is told only to this callback
-        self._conf = {**conf, "error_cb": lambda error: self._problems.append(error.name()), "log_level": 0}
+        self._conf = {**conf, "error_cb": self._note, "log_level": 0}
         self._group_id = group_id
-        self._admin = AdminClient(self._conf)
+        self._admin = make_client(AdminClient, self._conf)
+
+    def _note(self, error: KafkaError) -> None:
+        secrets = [value for name, value in self._conf.items() if name in SECRET_PROPERTIES]
+        self._problems.setdefault(error.name(), without(secrets, error.str()).partition(" (after ")[0])
 
     def _refuse(self, error: KafkaException) -> KafkaFatalError:
-        causes = ", ".join(dict.fromkeys([error.args[0].name(), *self._problems]))
+        self._admin.poll(0)  # nothing else calls the callback
+        names = dict.fromkeys([error.args[0].name(), *self._problems])
+        said = [self._problems[name] for name in names if name in _CAUSES and name in self._problems]
+        fix = next((_CAUSES[name] for name in names if name in _CAUSES), _NO_CAUSE)
         return KafkaFatalError(
-            f"no answer from {self._conf['bootstrap.servers']}: {causes}. Check kafka.bootstrap_servers, the network, "
-            "security.protocol, user and password."
+            f"no answer from {self._conf['bootstrap.servers']}: {', '.join(names)}. {fix}"
+            + "".join(f" The client says: {text}" for text in said)
         )
 
     def topic_names(self) -> list[str]:
@@ -42,18 +61,23 @@ class KafkaAdmin:
         Raises:
             KafkaFatalError: no broker answered; with the cause, where the client knows it.
         """
+        return sorted(self._metadata().topics)
+
+    def _metadata(self) -> ClusterMetadata:
         try:
-            metadata = self._admin.list_topics(timeout=TIMEOUT_S)
+            return self._admin.list_topics(timeout=SOON_S)
+        except KafkaException as error:
+            refused = self._refuse(error)
+            if self._problems.keys() & _CAUSES.keys():  # waiting mends none of them
+                raise refused from None
+        try:
+            return self._admin.list_topics(timeout=TIMEOUT_S)
         except KafkaException as error:
             raise self._refuse(error) from None
-        return sorted(metadata.topics)
 
     def facts(self, names: Sequence[str]) -> dict[str, TopicFacts]:
         """Describe those of *names* that exist."""
-        try:
-            metadata = self._admin.list_topics(timeout=TIMEOUT_S)
-        except KafkaException as error:
-            raise self._refuse(error) from None
+        metadata = self._metadata()
         existing = [name for name in names if name in metadata.topics]
         configs = self._configs(existing)
         found: dict[str, TopicFacts] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from consumer.adapters.kafka_client import make_client
 from consumer.core.record import Headers, Record
 from consumer.ports import ForwardProblem
 
@@ -25,7 +26,8 @@ class KafkaForwarder:
 
     def __init__(self, conf: dict[str, Any], loop: asyncio.AbstractEventLoop, failed: Callable[[str], None]) -> None:
         """Make the producer; *failed* is called with the reason when it can never work again."""
-        self._producer = Producer(conf)
+        self._producer = make_client(Producer, conf)
+        self._user = conf.get("sasl.username", "")
         self._loop = loop
         self._failed = failed
         self._outstanding = 0
@@ -35,6 +37,10 @@ class KafkaForwarder:
     def outstanding(self) -> int:
         """Records that the broker has not answered for."""
         return self._outstanding
+
+    def set_password(self, password: str) -> None:
+        """Let connections that are made from now on show *password*."""
+        self._producer.set_sasl_credentials(self._user, password)
 
     def forward(self, topic: str, record: Record, headers: Headers, reported: Reported) -> None:
         self._outstanding += 1

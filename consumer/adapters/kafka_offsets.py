@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from consumer.adapters.kafka_client import make_client
 from consumer.core.offset_map import OffsetMap, UnreadableMapError, decode
 from consumer.core.record import Partition
 from consumer.errors import KafkaFatalError
@@ -45,7 +46,7 @@ def standing(conf: dict[str, Any], group_id: str, topics: Sequence[str]) -> list
     Raises:
         KafkaFatalError: no broker answered, or it refused.
     """
-    consumer = Consumer({**conf, "group.id": group_id, "enable.auto.commit": False, "log_level": 0})
+    consumer = make_client(Consumer, {**conf, "group.id": group_id, "enable.auto.commit": False, "log_level": 0})
     try:
         partitions = [at for topic in topics for at in _partitions(consumer, topic)]
         return [_look(consumer, at) for at in consumer.committed(partitions, timeout=TIMEOUT_S)] if partitions else []

@@ -84,10 +84,14 @@ class StartPositions:
         self._max_span_records = max_span_records
         self._metrics = metrics
 
+    def set_password(self, password: str) -> None:
+        """Let the next admin client show *password*."""
+        self._admin_conf = {**self._admin_conf, "sasl.password": password}
+
     def resolve(
         self, consumer: Consumer, partitions: Sequence[TopicPartition], is_stopping: Callable[[], bool]
     ) -> Starts | None:
-        """Return where each of *partitions* starts; None if the process was told to stop while errors were waited out.
+        """Return where each of *partitions* starts; None if it was told to stop while errors were waited out.
 
         Raises:
             OffsetsLostError: our topics have records and the group has no commit at all.

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from consumer.adapters.kafka_client import make_client
 from consumer.adapters.kafka_commits import Commits
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_record import to_record
@@ -118,6 +119,9 @@ class KafkaSource:
         """Starts that were resolved are not committed yet. Until then nothing is read: a record of ours on a retry
         topic, and no commit, is how a group is recognised that the broker has forgotten."""
         self._is_first_start = False
+        self._password: str | None = None
+        """The event loop's to write; None until it changes."""
+        self._shown_password: str | None = None
         self._kept: list[Message] = []
         self._sweep_interval_s = policy.held_sweep_s
         self._next_sweep = 0.0
@@ -144,6 +148,10 @@ class KafkaSource:
         """Read the held topic: all that is on it now, or about *limit* records of each partition."""
         self._commands.put(lambda: self._sweep_asked_for(limit))
 
+    def set_password(self, password: str) -> None:
+        """Let connections that are made from now on show *password*."""
+        self._password = password
+
     def wake(self) -> None:
         """There is room again."""
         self._room.set()
@@ -162,9 +170,8 @@ class KafkaSource:
             ConsumerError: the client cannot go on, or a person must choose offsets.
         """
         self._sink = sink
-        self._consumer = Consumer(
-            {**self._conf, "stats_cb": self._on_stats, "error_cb": self._on_error, "on_commit": self._on_commit}
-        )
+        callbacks = {"stats_cb": self._on_stats, "error_cb": self._on_error, "on_commit": self._on_commit}
+        self._consumer = make_client(Consumer, {**self._conf, **callbacks})
         self._commits = Commits(
             self._consumer,
             interval_s=self._conf["auto.commit.interval.ms"] / 1000,
@@ -180,6 +187,7 @@ class KafkaSource:
                 self._step()
         finally:
             self._ending()  # from here on a deadline runs: close() is known to hang after fatal errors
+            self._take_password()  # or close() would not get through
             self._leave_group()
         if self._failure is not None:
             raise self._failure
@@ -209,6 +217,7 @@ class KafkaSource:
         return [first, *rest] if self._owned.get(_partition(first)) is owner else rest
 
     def _obey(self) -> None:
+        self._take_password()
         while True:
             try:
                 command = self._commands.get_nowait()
@@ -217,6 +226,17 @@ class KafkaSource:
             command()
         if self._has_fresh_starts:
             self._commit_starts()
+
+    def _has_new_password(self) -> bool:
+        return self._password != self._shown_password
+
+    def _take_password(self) -> None:
+        """Show another password from now on. Never within a callback: like `list_topics`, it would end the process."""
+        password = self._password
+        if password is not None and password != self._shown_password:
+            self._consumer.set_sasl_credentials(self._conf["sasl.username"], password)
+            self._positions.set_password(password)
+            self._shown_password = password
 
     def _commit_starts(self) -> None:
         """Commit the starts that were resolved; only then read, and let the group be known to have worked."""
@@ -394,14 +414,22 @@ class KafkaSource:
     def _is_ending(self) -> bool:
         return self._stopping or self._failure is not None
 
+    def _cannot_wait(self) -> bool:
+        return self._is_ending() or self._has_new_password()
+
     @_never_raising("assign")
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Own *partitions*, or none of them when the end has begun: close() gives them back."""
         try:
             # close() brings assignments, too: asking for offsets there would hold it up
-            resolved = None if self._is_ending() else self._positions.resolve(consumer, partitions, self._is_ending)
+            resolved = None if self._is_ending() else self._positions.resolve(consumer, partitions, self._cannot_wait)
             if resolved is None:
                 consumer.incremental_assign([])
+                if not self._is_ending():
+                    self._failure = KafkaFatalError(
+                        "the brokers gave no answer and the Kafka password has changed meanwhile: restart the process, "
+                        "a new one shows the new password"
+                    )
                 return
             starts, is_fresh, is_new, maps = resolved
             assignments = [

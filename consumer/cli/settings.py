@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -18,6 +19,7 @@ from consumer.configuration import load_with_sources
 from consumer.settings import SECRET_PROPERTIES, Settings
 
 MASK = "********"
+_USER_OF_A_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 EXAMPLES: dict[str, str] = {
     "kafka.bootstrap_servers": '"127.0.0.1:9092"',
@@ -90,14 +92,15 @@ def effective(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return MASK
+    if isinstance(value, BaseModel):
+        return dict(effective(value))
     if isinstance(value, dict):
-        return {
-            key: MASK if key in SECRET_PROPERTIES else dict(effective(entry)) if isinstance(entry, BaseModel) else entry
-            for key, entry in value.items()
-        }
+        return {key: MASK if key in SECRET_PROPERTIES else _shown(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
         return list(value)
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    if isinstance(value, str):
+        return _USER_OF_A_URL.sub(MASK, value)  # a proxy's may hold a password
+    return value if value is None or isinstance(value, int | float | bool) else str(value)
 
 
 def example_toml() -> str:

@@ -99,6 +99,11 @@ EVENTS: dict[str, LogEvent] = {
     ),
     "kafka.error": _warning("The Kafka client reports a problem that it works on by itself.", "reason", "count"),
     "kafka.log": _warning("The Kafka client says something.", "facility", "severity", "count"),
+    "kafka.insecure": _warning("kafka.allow_insecure permits these: somebody could listen in.", "properties"),
+    "credentials.rotated": _info("The file of the Kafka password has another one; the clients have it now."),
+    "credentials.unusable": _warning(
+        "The file of the Kafka password holds none; the one before stays in use.", "reason", "count"
+    ),
     "callback.failed": _error("A bug of ours in a callback of the Kafka client.", "callback"),
     "library.log": _warning(
         "A library logged a warning (or an error, then as one); its words are left out, they may hold data.",

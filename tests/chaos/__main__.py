@@ -18,6 +18,7 @@ from tests.chaos.faults import CATALOGUE
 from tests.chaos.history import History
 from tests.chaos.oracle import Verdict, judge
 from tests.chaos.picture import draw
+from tests.chaos.privacy import told
 from tests.chaos.results import Result, append, read, table, write_into
 from tests.chaos.scenario import Scenario
 from tests.chaos.world import WORLDS, World
@@ -115,6 +116,7 @@ def _play_one(seed: int, name: str, seconds: float) -> tuple[Result, str]:
     try:
         history = play(_world(name), folder, seed, seconds=seconds)
         verdict = judge(history)
+        verdict.violations += told(folder)
     except Exception as error:
         history, verdict = History("", "", 0, 0), Verdict([f"not judged: {error!r}"])
         _WORLD.popitem()[1].close()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.chaos.__main__ import explain, play
 from tests.chaos.oracle import judge
+from tests.chaos.privacy import told
 from tests.chaos.world import Embedded, OneNode, ThreeNodes, World
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
@@ -26,6 +27,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_nothing_is_lost_and_each_duplicate_is_explained(world: World, tmp_path: Path, seed: int) -> None:
     history = play(world, tmp_path, seed, seconds=SECONDS)
     verdict = judge(history)
+    verdict.violations += told(tmp_path)
     assert len(history.commits) > 0
     assert not verdict.violations, explain(history, verdict, tmp_path, seed, SECONDS, world.name)
 

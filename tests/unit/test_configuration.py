@@ -141,11 +141,23 @@ def test_a_client_property_that_we_own_is_refused_by_name(tmp_path: Path, name: 
     assert any(name in problem for problem in problems(tmp_path, f'{MINIMAL}\n[kafka.client]\n"{name}" = "x"\n'))
 
 
-def test_insecure_client_properties_need_to_be_meant(tmp_path: Path) -> None:
-    line = '[kafka.client]\n"enable.ssl.certificate.verification" = false\n'
-    assert "allow_insecure" in problems(tmp_path, f"{MINIMAL}\n{line}")[0]
-    text = MINIMAL.replace("[kafka]", "[kafka]\nallow_insecure = true") + line
-    assert loaded(tmp_path, text).kafka.client_properties() == {"enable.ssl.certificate.verification": False}
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '"enable.ssl.certificate.verification" = false', '"enable.ssl.certificate.verification" = 0',
+        '"enable.ssl.certificate.verification" = "F"', '"enable.ssl.certificate.verification" = "FALSE"',
+        '"ssl.endpoint.identification.algorithm" = "None"', '"enable.sasl.oauthbearer.unsecure.jwt" = "t"',
+        '"security.protocol" = "sasl_plaintext"\n"sasl.mechanisms" = "PLAIN"',
+    ],
+)  # fmt: skip
+def test_insecure_client_properties_need_to_be_meant(tmp_path: Path, lines: str) -> None:
+    """In every spelling that librdkafka takes."""
+    text = f"{MINIMAL}[kafka.client]\n{lines}\n"
+    (problem,) = problems(tmp_path, text)
+    assert "allow_insecure" in problem
+    meant = loaded(tmp_path, text.replace("[kafka]", "[kafka]\nallow_insecure = true"))
+    assert meant.kafka.insecure[0] in lines, "and run says so"
+    assert loaded(tmp_path).kafka.insecure == ()
 
 
 def test_no_apps_would_dead_letter_everything(tmp_path: Path) -> None:
@@ -184,6 +196,51 @@ def test_secrets_come_from_files_and_are_never_told(tmp_path: Path, capsys: pyte
     wrong = text.replace("[schemas]", '[schemas]\nwire = "CANARY-wire"')
     assert not any("CANARY" in problem for problem in problems(tmp_path, wrong))
     assert "CANARY" not in repr(settings.kochava)
+
+
+def test_secret_files_inside_of_tables_in_the_environment_are_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("CANARY-secret\n")
+    file = str(tmp_path / "secret")
+    client = {"sasl.username": "me", "sasl.password_file": file}
+    apps = {"game": {"guid": "g", "api_key_file": file, "app_secret_file": file}}
+    settings = loaded(
+        tmp_path,
+        MINIMAL,
+        KOCHAVA_CONSUMER_KAFKA__CLIENT=json.dumps(client),
+        KOCHAVA_CONSUMER_KOCHAVA__APPS=json.dumps(apps),
+    )
+    assert settings.kafka.client_properties() == {"sasl.username": "me", "sasl.password": "CANARY-secret"}
+    assert settings.kochava.apps["game"].api_key is not None
+    assert "CANARY" not in repr(settings)
+
+
+def test_a_password_that_came_from_a_file_is_known_to_have(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("CANARY-secret\n")
+    file = tmp_path / "secret"
+    user = f'{MINIMAL}[kafka.client]\n"sasl.username" = "me"\n'
+    by_property = loaded(tmp_path, f'{user}"sasl.password_file" = "{file}"\n')
+    by_variable = loaded(tmp_path, user, KOCHAVA_CONSUMER_KAFKA__SASL_PASSWORD_FILE=str(file))
+    for settings in (by_property, by_variable):
+        assert settings.kafka.password_file is not None
+        assert settings.kafka.password_file.path == file
+    assert loaded(tmp_path, user, KOCHAVA_CONSUMER_KAFKA__SASL_PASSWORD="x").kafka.password_file is None
+    both = loaded(tmp_path, f'{user}"sasl.password_file" = "{file}"\n', KOCHAVA_CONSUMER_KAFKA__SASL_PASSWORD="x")
+    assert both.kafka.password_file is None, "the setting beats the property, and it has no file"
+    assert both.kafka.client_properties()["sasl.password"] == "x"
+
+
+def test_an_empty_secret_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("\n")
+    file = str(tmp_path / "secret")
+    found = problems(tmp_path, MINIMAL, KOCHAVA_CONSUMER_KAFKA__SASL_PASSWORD_FILE=file)
+    assert found == ["KOCHAVA_CONSUMER_KAFKA__SASL_PASSWORD_FILE: the file is empty"]
+
+
+def test_the_password_of_a_proxy_is_not_shown(tmp_path: Path) -> None:
+    from consumer.cli.settings import effective
+
+    settings = loaded(tmp_path, KOCHAVA_CONSUMER_DELIVERY__PROXY="http://user:CANARY-word@proxy:8080")
+    assert dict(effective(settings))["delivery.proxy"] == "http://********@proxy:8080"
 
 
 def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "consumer.telemetry": {"consumer.telemetry"},
     "consumer.health": set(),
     "consumer.watchdog": {"consumer.errors", "consumer.telemetry"},
-    "consumer.settings": CORE,
-    "consumer.configuration": {"consumer.settings", "consumer.errors"},
+    "consumer.secret_file": set(),
+    "consumer.settings": {*CORE, "consumer.secret_file"},
+    "consumer.configuration": {"consumer.settings", "consumer.secret_file", "consumer.errors"},
     **dict.fromkeys(PIPELINE, INNER | PIPELINE),
-    "consumer.adapters": {*INNER, "consumer.settings", "consumer.health"},
+    "consumer.adapters": {*INNER, "consumer.settings", "consumer.secret_file", "consumer.health"},
     "consumer.parts": COMPOSED,
     "consumer.app": {*COMPOSED, "consumer.parts"},
     "consumer.sandbox": {"consumer.sandbox", "consumer.errors"},
@@ -49,11 +50,14 @@ FAMILIES = {
     "consumer.adapters.decoder_process": {"consumer.adapters.decoder_child"},
     "consumer.adapters.fast_transport": {"consumer.adapters.fast_connection", "consumer.adapters.fast_request"},
     "consumer.adapters.kafka_source": {
+        "consumer.adapters.kafka_client",
         "consumer.adapters.kafka_commits",
         "consumer.adapters.kafka_positions",
         "consumer.adapters.kafka_record",
     },
-    "consumer.adapters.kafka_admin": {"consumer.adapters.kafka_record"},
+    "consumer.adapters.kafka_admin": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_record"},
+    "consumer.adapters.kafka_forwarder": {"consumer.adapters.kafka_client"},
+    "consumer.adapters.kafka_offsets": {"consumer.adapters.kafka_client"},
 }
 
 
