@@ -69,8 +69,9 @@ def retry_after_s(header: str | None, now_ms: int, cap_s: float) -> float:
         return 0.0
     text = header.strip()
     if text.isascii() and text.isdigit():
-        # a number of 400 digits is a number too
-        return cap_s if len(text) > 9 else min(float(text), cap_s)
+        # a number of 400 digits is a number too, and so is one of 400 zeros
+        digits = text.lstrip("0") or "0"
+        return cap_s if len(digits) > 9 else min(float(digits), cap_s)
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:  # the asctime form names no zone; dates of HTTP are UTC, our machine's may be another

@@ -91,7 +91,7 @@ def _read(done: subprocess.CompletedProcess[str], folder: Path, found: Path) -> 
     artifacts = [path for path in folder.iterdir() if re.match(r"(crash|timeout|oom|slow-unit|leak)-", path.name)]
     finding = None
     if artifacts and done.returncode:
-        finding = Finding(artifacts[0], _what(log))
+        finding = Finding(artifacts[0], _what(done))
     elif done.returncode:
         raise RuntimeError(f"the fuzzer itself failed, exit code {done.returncode}:\n{log[-2000:]}")
     return Result(
@@ -107,10 +107,12 @@ def _escaped(word: bytes) -> str:
     return "".join(f"\\x{byte:02x}" for byte in word)
 
 
-def _what(log: str) -> str:
+def _what(done: subprocess.CompletedProcess[str]) -> str:
     """Return the traceback, or the line that says why there is none."""
-    uncaught = log.partition("Uncaught Python exception: ===")[2].partition("==")[0].strip()
-    return uncaught or next((line for line in log.splitlines() if "ERROR: libFuzzer" in line), "no reason given")
+    uncaught = done.stdout.partition("Uncaught Python exception: ===")[2].strip()
+    return uncaught or next(
+        (line for line in done.stderr.splitlines() if "ERROR: libFuzzer" in line), "no reason given"
+    )
 
 
 def write(folder: Path, data: bytes) -> Path:

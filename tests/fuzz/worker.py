@@ -15,8 +15,8 @@ import atheris
 def _instrument_generated(module: ModuleType) -> None:
     """Make the code that *module* writes and executes count as covered code, too."""
 
-    def instrumented_exec(source: str, scope: dict[str, Any]) -> None:
-        code: CodeType = compile(source, f"<{module.__name__}>", "exec")
+    def instrumented_exec(source: str | CodeType, scope: dict[str, Any]) -> None:
+        code = compile(source, "<generated>", "exec") if isinstance(source, str) else source
         exec(atheris.patch_code(code, True, True), scope)
 
     module.exec = instrumented_exec

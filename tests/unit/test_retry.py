@@ -64,6 +64,8 @@ def test_hops_are_bounded_by_the_number_of_tiers(waits: list[float]) -> None:
         ("-5", 0),
         ("1.5", 0),
         ("9" * 400, 3600),
+        ("0" * 400 + "30", 30),  # found by the fuzzer
+        ("0" * 10, 0),
         ("Tue, 14 Nov 2023 22:14:20 GMT", 60),
         ("Tue, 14 Nov 2023 22:00:00 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),

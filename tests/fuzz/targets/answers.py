@@ -3,6 +3,8 @@ standard library's JSON; an outcome never holds a part of the body, which may ec
 """  # fmt: skip
 
 import json
+from math import isinf
+from typing import NoReturn
 
 from consumer.core.outcome import (
     Answer,
@@ -67,7 +69,7 @@ def _table(status: int, body: bytes, retry_after: str | None) -> Outcome:
 
 def _success(status: int, body: bytes) -> Outcome:
     try:
-        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        parsed = json.loads(body.decode("utf-8"), parse_float=_double, parse_constant=_refuse)
         json.dumps(parsed, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         return Unconfirmed("not_json" if body.strip() else "empty_body", status)
@@ -79,7 +81,13 @@ def _success(status: int, body: bytes) -> Outcome:
     return Rejected("refused_by_kochava", status) if "error" in parsed else Unconfirmed("success_not_1", status)
 
 
-def _refuse(name: str) -> None:
+def _double(text: str) -> float:
+    """What no double holds may be refused (RFC 8259, section 6), and is: then nobody acts on it."""
+    number = float(text)
+    return _refuse(text) if isinf(number) else number
+
+
+def _refuse(name: str) -> NoReturn:
     raise ValueError(name)
 
 
@@ -89,7 +97,7 @@ SEEDS = [
     b"\x10\x00" + b'{"success": 1, "error": "x"}',
     b"\x10\x01" + b'{"success":true}',
     b"\x10\x00" + b'{"success":"0","error":"no such app"}',
-    b"\x10\x00" + b"[1, 2.5e3, \"\\u00e9\", null, {}]",
+    b"\x10\x00" + b'[1, 2.5e3, "\\u00e9", null, {}]',
     b"\x10\x00",
     b"\x11\x0f\x02" + b"30" + b"slow down",
     b"\xf0\x01\x90" + b"<html>",

@@ -161,7 +161,7 @@ def _seed(wire: bytes, *cuts: int) -> bytes:
 
 SEEDS = [
     _seed(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"success":"1"}', 5, 30),
-    _seed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;e=1\r\nok\r\n3\r\nbye\r\n0\r\nX-T: 1\r\n\r\n", 50, 60),
+    _seed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;e=1\r\nok\r\n1\r\n!\r\n0\r\nX: 1\r\n\r\n", 50, 60),
     _seed(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 20),
     _seed(b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     _seed(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nKeep-Alive: timeout=5, max=9\r\nContent-Length: 0\r\n\r\n"),

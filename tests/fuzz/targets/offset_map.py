@@ -80,7 +80,10 @@ def _check_text(text: str, position: int, limit: int) -> None:
     try:
         found = decode(text, position, limit)
     except UnreadableMapError as unreadable:
-        assert str(unreadable) in {"foreign", "truncated", "damaged", "checksum", "span"}
+        reason = str(unreadable)
+        found = None
+    if found is None:
+        assert reason in {"foreign", "truncated", "damaged", "checksum", "span"}
         return
     if not text:
         assert found == OffsetMap()
