@@ -38,7 +38,6 @@ def check(data: bytes) -> None:
     body = feed.rest()
     outcome = classify(Answer(status, body, retry_after))
     assert outcome == _table(status, body, retry_after), (status, outcome)
-    assert body not in repr(outcome).encode() or len(body) < 30
 
 
 def _check_fault(fault: Fault) -> None:
