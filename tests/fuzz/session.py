@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.fuzz.targets import load
+from tests.fuzz.worker import GUIDED, MUTATED
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
@@ -56,8 +57,9 @@ def replay(target: str, path: Path) -> None:
     load(target).check(path.read_bytes())
 
 
-def fuzz(target: str, seconds: float, folder: Path, *, wrong: str = "none", seed: int = 0) -> Result:
+def fuzz(target: str, seconds: float, folder: Path, *, wrong: str = "none", how: str | None = None) -> Result:
     """Fuzz *target* for *seconds*; what it finds goes to *folder*. Ends early at the first finding."""
+    how = how or (GUIDED if is_available() else MUTATED)
     found, seeds = folder / "found", folder / "seeds"
     for path in (found, seeds):
         path.mkdir(parents=True, exist_ok=True)
@@ -68,9 +70,9 @@ def fuzz(target: str, seconds: float, folder: Path, *, wrong: str = "none", seed
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in module.WORDS))
     corpora = [str(path) for path in (found, CORPUS / target, seeds) if path.is_dir()]
     command = [
-        sys.executable, "-m", "tests.fuzz.worker", target, wrong, *corpora, f"-max_total_time={max(1, round(seconds))}",
-        f"-max_len={module.MAX_BYTES}", f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={RSS_LIMIT_MB}", f"-dict={words}",
-        f"-artifact_prefix={folder}/", f"-seed={seed}", "-print_final_stats=1",
+        sys.executable, "-m", "tests.fuzz.worker", how, target, wrong, f"{seconds:g}", str(folder), *corpora,
+        f"-max_total_time={max(1, round(seconds))}", f"-max_len={module.MAX_BYTES}", f"-timeout={TIMEOUT_S}",
+        f"-rss_limit_mb={RSS_LIMIT_MB}", f"-dict={words}", f"-artifact_prefix={folder}/", "-print_final_stats=1",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     done = subprocess.run(
