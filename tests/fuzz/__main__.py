@@ -52,7 +52,7 @@ def _prove(targets: list[str], seconds: float, root: Path, out: Console, *, is_k
         result = fuzz(target, seconds / len(targets), root / target)
         if result.finding is not None:
             findings += 1
-            out.print(explain(target, result.finding), markup=False)
+            out.print(explain(target, result.finding), markup=False, soft_wrap=True)
         elif is_keeping:
             keep(target, root / target / "found")
         _add_row(table, target, result)
