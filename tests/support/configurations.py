@@ -87,6 +87,13 @@ def _numbers(name: str, node: dict[str, Any]) -> st.SearchStrategy[Any]:
     return (whole if is_whole else whole | st.floats(0.001, most)) | sizes
 
 
+VALUES = {
+    section: {name: valid(f"{section}.{name}", node) for name, node in properties.items()}
+    for section, properties in SECTIONS.items()
+}
+NAMES = {section: st.sets(st.sampled_from(sorted(properties)), max_size=4) for section, properties in SECTIONS.items()}
+
+
 @dataclass
 class Configuration:
     """A tree of settings, and which of its leaves come from the environment or from a secret's file."""
@@ -150,11 +157,11 @@ def toml(value: Any) -> str:
 def configurations(draw: st.DrawFn) -> Configuration:
     """Draw one that breaks no rule of a single key; rules between keys may be broken."""
     tree: dict[str, Any] = {}
-    for section, properties in SECTIONS.items():
+    for section in SECTIONS:
         needed = REQUIRED if section == "kafka" else ()
-        names = draw(st.sets(st.sampled_from(sorted(properties)), max_size=4)) | set(needed)
+        names = draw(NAMES[section]) | set(needed)
         if names:
-            tree[section] = {name: draw(valid(f"{section}.{name}", properties[name])) for name in sorted(names)}
+            tree[section] = {name: draw(VALUES[section][name]) for name in sorted(names)}
     kochava = tree.setdefault("kochava", {})
     if not kochava.get("apps") and kochava.get("unknown_app", "dead_letter") == "dead_letter":
         kochava["apps"] = {"game": {"guid": "g"}}
@@ -198,6 +205,12 @@ def _set(section: str, name: str, value: Any) -> Callable[[Configuration], None]
 
 def _remove(section: str, name: str) -> Callable[[Configuration], None]:
     return lambda made: made.tree[section].pop(name, None)
+
+
+def _unreadable_token(made: Configuration) -> None:
+    _set("schemas", "registry_token", None)(made)
+    made.tree["schemas"] = {**made.tree["schemas"], "registry_token_file": "/nowhere/at/all"}
+    del made.tree["schemas"]["registry_token"]
 
 
 def _put_variable(name: str, value: str) -> Callable[[Configuration], None]:
@@ -259,7 +272,7 @@ def mistakes(draw: st.DrawFn) -> Mistake:
         case 7:
             return Mistake(
                 "schemas.registry_token", "schemas.registry_token_file: the file cannot be read",
-                _set("schemas", "registry_token_file", "/nowhere/at/all"),
+                _unreadable_token,
             )  # fmt: skip
         case _:
             app = {"guid": "g", "api_key": CANARY}
