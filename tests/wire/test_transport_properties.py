@@ -119,10 +119,11 @@ def test_a_connection_that_said_more_than_its_answer_is_not_asked_again(extra: b
     assert owner.freed_count == 0
 
 
+@pytest.mark.parametrize("status", ["103 Early", "199 Odd"])
 @pytest.mark.parametrize("body_bytes", [2, BODY_MAX_BYTES + 1])
-def test_an_interim_answer_with_a_body_is_not_http(body_bytes: int) -> None:
+def test_an_interim_answer_with_a_body_is_not_http(status: str, body_bytes: int) -> None:
     """Found by the fuzzer: the body went before that of the real answer, or became an answer of status 0."""
-    interim = answer(b"x" * body_bytes, "103 Early")
+    interim = answer(b"x" * body_bytes, status)
     assert read([interim + answer()])[0] == [Fault.PROTOCOL]
     assert read([interim, answer()])[0] == [Fault.PROTOCOL]
 
