@@ -24,6 +24,7 @@ from consumer.errors import ExitCode, SettingsError
 from consumer.settings import Settings
 from tests.support.configurations import (
     CANARY,
+    SECTIONS,
     Configuration,
     Mistake,
     configurations,
@@ -51,6 +52,13 @@ def rendered(made: Configuration, folder: Path) -> tuple[Path, dict[str, str]]:
     path = folder / "kochava.toml"
     path.write_text(text, "utf-8")
     return path, environ
+
+
+def minimal() -> Configuration:
+    return Configuration({
+        "kafka": {"bootstrap_servers": "b:1", "group_id": "g", "topics": ["t"], "start": "latest"},
+        "kochava": {"apps": {"game": {"guid": "g"}}},
+    })  # fmt: skip
 
 
 def tried(path: Path, environ: dict[str, str]) -> tuple[Settings | None, tuple[str, ...]]:
@@ -135,6 +143,25 @@ def test_every_mistake_is_named_and_no_value_is_told(folder: Path, made: Configu
         assert any(problem.startswith(mistake.says) for problem in found), (mistake.says, found)
 
 
+NUMBERS = [
+    f"{section}.{name}"
+    for section, properties in SECTIONS.items()
+    for name, node in properties.items()
+    if node.get("type") in {"integer", "number"}
+]
+
+
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "1 parsec"])
+def test_a_number_that_bounds_nothing_is_refused(folder: Path, value: float | str) -> None:
+    for key in NUMBERS:
+        made = minimal()
+        section, _, name = key.partition(".")
+        made.tree.setdefault(section, {})[name] = value
+        settings, problems = tried(*rendered(made, folder))
+        assert settings is None, key
+        assert problems[0].startswith(f"{key}: "), problems
+
+
 def command(*arguments: str, environ: dict[str, str]) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     clean = patch.dict("os.environ", {"PATH": "", "COLUMNS": "200", **environ}, clear=True)
@@ -213,10 +240,7 @@ urls = st.builds(
 @relaxed
 @given(st.sampled_from(["kochava.endpoint", "schemas.registry_url", "delivery.proxy"]), urls)
 def test_any_url_is_refused_by_its_key_or_can_be_connected_to(folder: Path, key: str, url: str) -> None:
-    made = Configuration({
-        "kafka": {"bootstrap_servers": "b:1", "group_id": "g", "topics": ["t"], "start": "latest"},
-        "kochava": {"apps": {"game": {"guid": "g"}}},
-    })  # fmt: skip
+    made = minimal()
     section, _, name = key.partition(".")
     made.tree.setdefault(section, {})[name] = url
     path, environ = rendered(made, folder)

@@ -249,7 +249,7 @@ def mistakes(draw: st.DrawFn) -> Mistake:
     section = draw(st.sampled_from(sorted(SECTIONS)))
     name = draw(st.sampled_from(sorted(SECTIONS[section])))
     key = f"{section}.{name}"
-    match draw(st.integers(0, 8)):
+    match draw(st.integers(0, 9)):
         case 0 | 1 | 2:
             value = draw(wrong_values(key, SECTIONS[section][name]))
             return Mistake(key, key, _set(section, name, value))
@@ -274,6 +274,9 @@ def mistakes(draw: st.DrawFn) -> Mistake:
                 "schemas.registry_token", "schemas.registry_token_file: the file cannot be read",
                 _unreadable_token,
             )  # fmt: skip
+        case 8:  # a rule between keys is judged where each key is well
+            rule = "delivery.request_timeout_s must be below delivery.retry_budget_s"
+            return Mistake("delivery.request_timeout_s", rule, _set("delivery", "request_timeout_s", 10_000_000))
         case _:
             app = {"guid": "g", "api_key": CANARY}
             return Mistake("kochava.apps", 'kochava.apps."a/b": api_key', _set("kochava", "apps", {"a/b": app}))
