@@ -48,9 +48,9 @@ def _mutated(name: str, wrong: str, seconds: float, folder: Path) -> None:
     from tests.fuzz.mutations import Broken, mutate
 
     target = _load(name, wrong)
-    ends, executions, seed = time.monotonic() + seconds, 0, 0
+    begins, executions, seed = time.monotonic(), 0, 0
     try:
-        while seed == 0 or time.monotonic() < ends:
+        while seed == 0 or time.monotonic() < begins + seconds:
             executions += mutate(target, name, seed)
             seed += 1
     except Broken as broken:
@@ -58,7 +58,8 @@ def _mutated(name: str, wrong: str, seconds: float, folder: Path) -> None:
         print("=== Uncaught Python exception: ===")
         traceback.print_exception(broken.__cause__, file=sys.stdout)
         sys.exit(77)
-    print(f"stat::number_of_executed_units: {executions}\nstat::average_exec_per_sec: {executions / seconds:.0f}")
+    per_second = executions / (time.monotonic() - begins)
+    print(f"stat::number_of_executed_units: {executions}\nstat::average_exec_per_sec: {per_second:.0f}")
 
 
 def main() -> None:

@@ -110,6 +110,7 @@ SEEDS = [
     b"\x02" + encode(DOCUMENTS[2], busy_schema.datum(body={"name": "finish"}, consent={"tracking": None})),
     b"\x03" + encode(_ONE_OF_EACH, _EACH),
     b"\x04" + encode(_ANY_OF_ALL, {"f0": [("Inner", _EACH), None, True, 1, 2.5, "x", b"yz", ("Few", "C")]}),
+    b"\x04\x03\x04\x02\x02\x00",  # two nulls in a block that says its size, which fastavro never writes
     b"\x05" + encode(_LONG, {"f0": "S299", "f1": ("F69", b"x" * 69)}),
     b"\x05" + encode(_LONG, {"f0": "S1", "f1": ("F0", b"")}),
     b"\x06" + encode(_SEVERAL, {"f0": "x", "f1": {"f0": 7}}),
