@@ -209,7 +209,7 @@ def serialise(
     A signed event needs a device id, whatever the rules allow: an empty `device_ids` may not be hashed as it was sent,
     and the 401 for this one event would hold all of its app.
     """
-    if auth is not None and not payload.body["data"]["device_ids"]:
+    if auth is not None and payload.body["data"].get("device_ids") == {}:
         return Rejected("no_device_identifier")
     try:
         body = orjson.dumps(payload.body, _exact) if auth is None else _signable(payload.body)
