@@ -115,8 +115,12 @@ def _read_toml(path: Path, problems: list[str]) -> Tree:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}); check --config")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: not TOML: {error if isinstance(error, tomllib.TOMLDecodeError) else 'not UTF-8'}")
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{path}: not TOML: {error}")
+    except UnicodeDecodeError:
+        problems.append(f"{path}: not TOML: not UTF-8")
+    except (ValueError, RecursionError):  # a number of 5,000 digits, a list in a list in a list
+        problems.append(f"{path}: not TOML that can be read: too long a number, or nested too deeply")
     return {}
 
 
@@ -146,6 +150,8 @@ def _apply_variable(variable: str, text: str, tree: Tree, problems: list[str], s
     branch = tree
     for part in path[:-1]:
         branch = branch.setdefault(part, {})
+        if not isinstance(branch, dict):  # the file has a value where a section belongs: refused as such
+            return
     branch[path[-1]] = value
     if isinstance(value, dict):
         _resolve_secret_files(tree, Settings, "", problems)
@@ -158,7 +164,7 @@ def _decode(variable: str, text: str, info: FieldInfo, problems: list[str]) -> A
     if kind is dict or (kind is tuple and text.lstrip().startswith("[")):
         try:
             return json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, a number of 5,000 digits, nested too deeply
             problems.append(f"{variable}: not JSON; the whole table is given as one JSON object")
             return {} if kind is dict else ()
     return [part.strip() for part in text.split(",") if part.strip()] if kind is tuple else text

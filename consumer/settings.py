@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from consumer import __version__
 from consumer.core.duration import parse_duration_s
@@ -24,6 +33,7 @@ PREFIX = "KOCHAVA_CONSUMER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 
 _SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|KiB|MiB|GiB)?")
+_PRINTABLE = re.compile(r"[!-~]*")
 _UNITS = {None: 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -59,11 +69,17 @@ def _tier(label: str) -> str:
 
 
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Start = Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_moment)]
 Tier = Annotated[str, AfterValidator(_tier)]
+
+
+def _header_text(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and not _PRINTABLE.fullmatch(secret.get_secret_value()):
+        raise ValueError("it is sent in a header, so it must be printable ASCII on one line")
+    return secret
 
 
 class _Section(BaseModel):
@@ -215,6 +231,8 @@ class Schemas(_Section):
         False, description="Take schemas with types that contain themselves; their records are decoded in a child."
     )
 
+    _token_fits = field_validator("registry_token")(_header_text)
+
     @model_validator(mode="after")
     def _one_way_to_read(self) -> Self:
         problems = []
@@ -245,6 +263,8 @@ class App(_Section):
     api_key: SecretStr | None = Field(None, description="Strict authentication: the API key.")
     app_secret: SecretStr | None = Field(None, description="Strict authentication: the app secret.")
 
+    _key_fits = field_validator("api_key")(_header_text)
+
     @model_validator(mode="after")
     def _key_and_secret(self) -> Self:
         if (self.api_key is None) != (self.app_secret is None):
@@ -256,7 +276,9 @@ class Kochava(_Section):
     endpoint: str = Field("https://control.kochava.com/track/json", description="Where events are posted.")
     allow_insecure: bool = Field(False, description="Permit plain http beyond loopback, and private addresses.")
     ca_file: Path | None = Field(None, description="Certificate authorities of the endpoint, PEM; else the machine's.")
-    user_agent: str = Field(f"kochava-consumer/{__version__}", description="Our own User-Agent.")
+    user_agent: str = Field(
+        f"kochava-consumer/{__version__}", pattern=r"^[!-~]([ -~]*[!-~])?$", description="Our own User-Agent."
+    )
     unknown_app: Literal["dead_letter", "filter", "hold"] = Field(
         "dead_letter", description="What becomes of events of apps that are not listed."
     )
@@ -334,6 +356,8 @@ class Delivery(_Section):
             ),
         ]
         problems = [f"delivery.{what} delivery.{than}" for holds, what, than in rules if not holds]
+        if self.proxy is not None and _host_of(self.proxy) is None:
+            problems.append("delivery.proxy: write a URL such as http://host:3128")
         if self.proxy is not None and self.transport == "fast" and "transport" in self.model_fields_set:
             problems.append(
                 'delivery.proxy needs delivery.transport = "httpx": the fast one goes straight to the endpoint'
@@ -453,14 +477,27 @@ def _raise(model: M, problems: list[str]) -> M:
     return model
 
 
+def _host_of(url: str) -> str | None:
+    """Return the host of an http or https URL that can be asked as it stands, else None."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 0
+        authority = host if ":" in host else host.encode("idna").decode("ascii")
+    except ValueError:  # not passed on: it may quote a password
+        return None
+    asked = f"{authority}{port}{parts.path}{parts.query}"
+    is_whole = url.startswith(f"{parts.scheme}://") and not parts.fragment and not re.search(r"[\s\x00-\x1f]", url)
+    return host if host and parts.scheme in {"http", "https"} and is_whole and _PRINTABLE.fullmatch(asked) else None
+
+
 def url_problems(key: str, url: str, *, insecure: bool) -> list[str]:
     """Say what is wrong with an endpoint: an operator's typo must not send events in the clear."""
+    host = _host_of(url)
+    if host is None:
+        return [f"{key}: write a URL such as https://host/path, in printable ASCII and without a fragment"]
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return [f"{key}: write a URL such as https://host/path"]
-    if parts.username or parts.password:
+    if parts.username is not None:
         return [f"{key}: a URL must not hold a user or password; there are settings for them"]
-    host = parts.hostname
     is_loopback = host == "localhost"
     try:
         address = ip_address(host)

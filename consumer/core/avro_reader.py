@@ -69,10 +69,11 @@ def read_body(reader: Reader, value: bytes, start: int) -> Any:
 def read_index(value: bytes, start: int) -> tuple[int, int] | Malformed:
     """Read the index of a union: the branch, and where it begins."""
     try:
-        number, start = _varint(value, start)
+        number, end = _varint(value, start)
     except (_MalformedError, IndexError):
         return Malformed("truncated" if len(value) - start < 10 else "bad_varint")
-    return Malformed("bad_index") if number & 1 else (number >> 1, start)
+    is_overlong = end > start + 1 and value[end - 1] == 0
+    return Malformed("bad_index") if number & 1 or is_overlong else (number >> 1, end)
 
 
 def compile_reader(schema: Parsed, named: Mapping[str, Parsed], recursive: Collection[str] = ()) -> Reader:
@@ -322,6 +323,8 @@ class _Source:
     def _index(self, choices: int, indent: int) -> None:
         if choices > 64:
             self._varint(indent)
+            # a last byte of nothing but zeros: more bytes than the index needs
+            self._add(indent + 1, "if buf[pos - 1] == 0:", "    raise Malformed('bad_index')")
         else:
             self._add(indent, "n = buf[pos]", "pos += 1")
 

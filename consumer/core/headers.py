@@ -88,8 +88,8 @@ def write_hop(source: Headers, hop: Hop, *, stage: str, reason: str, status: int
 
 
 def not_before_ms(record: Record) -> int:
-    """Return when a record of a retry tier is due, epoch milliseconds; 0 if it doesn't say."""
-    for name, value in record.headers:
+    """Return when a record of a retry tier is due, epoch milliseconds; 0 if it doesn't say. As `read_hop`, the last."""
+    for name, value in reversed(record.headers):
         if name == NOT_BEFORE_MS and value:
             return _integer(value.decode("utf-8", "replace"), 0)
     return 0

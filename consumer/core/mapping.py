@@ -14,7 +14,7 @@ from consumer.core.mapping_paths import Get
 from consumer.core.mapping_properties import compile_properties
 from consumer.core.mapping_sources import Scope, Source, compile_source, nearest
 from consumer.core.mapping_types import full_name, named_types
-from consumer.core.mapping_values import TO_MOMENT, boolean, epoch_ms, number, text
+from consumer.core.mapping_values import MAX_TIME_MS, TO_MOMENT, BadValueError, boolean, epoch_ms, number, text
 from consumer.errors import MappingError
 
 __all__ = ["CompiledMapping", "Filtered", "MappingSpec", "OtherType", "compile_mapping"]
@@ -28,6 +28,13 @@ class OtherType(NamedTuple):
 
 def _moment_s(value: Any) -> int:
     return epoch_ms(value) // 1000
+
+
+def _whole_seconds(value: Any) -> int:
+    seconds = number(value)
+    if not 0 <= seconds < MAX_TIME_MS // 1000:
+        raise BadValueError
+    return int(seconds)
 
 
 PARTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -46,7 +53,7 @@ PARTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "currency": ("currency", text),
     "att_status": ("att_status", text),
     "att_time": ("att_time_s", _moment_s),
-    "att_duration": ("att_duration_s", number),
+    "att_duration": ("att_duration_s", _whole_seconds),
     "gdpr_applies": ("gdpr_applies", boolean),
     "tc_string": ("tc_string", text),
     "ad_user_data": ("ad_user_data", boolean),

@@ -204,7 +204,13 @@ def _currency(code: str | None, event_data: dict[str, object], rules: PayloadRul
 def serialise(
     payload: KochavaPayload, auth: StrictAuth | None = None
 ) -> tuple[bytes, tuple[tuple[str, str], ...]] | Rejected:
-    """Return the bytes to post and the headers beside the fixed ones."""
+    """Return the bytes to post and the headers beside the fixed ones.
+
+    A signed event needs a device id, whatever the rules allow: an empty `device_ids` may not be hashed as it was sent,
+    and the 401 for this one event would hold all of its app.
+    """
+    if auth is not None and payload.body["data"].get("device_ids") == {}:
+        return Rejected("no_device_identifier")
     try:
         body = orjson.dumps(payload.body, _exact) if auth is None else _signable(payload.body)
     except (TypeError, ValueError):  # an integer beyond 64 bits, a lone surrogate

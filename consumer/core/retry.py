@@ -5,6 +5,7 @@ behind a longer wait. Tiers are passed in order of their delay, each at most onc
 """
 
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
@@ -68,10 +69,13 @@ def retry_after_s(header: str | None, now_ms: int, cap_s: float) -> float:
         return 0.0
     text = header.strip()
     if text.isascii() and text.isdigit():
-        # a number of 400 digits is a number too
-        return cap_s if len(text) > 9 else min(float(text), cap_s)
+        # a number of 400 digits is a number too, and so is one of 400 zeros
+        digits = text.lstrip("0") or "0"
+        return cap_s if len(digits) > 9 else min(float(digits), cap_s)
     try:
         moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # the asctime form names no zone; dates of HTTP are UTC, our machine's may be another
+            moment = moment.replace(tzinfo=UTC)
         seconds = moment.timestamp() - now_ms / 1000
     except (ValueError, TypeError, OverflowError, IndexError):
         return 0.0

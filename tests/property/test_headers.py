@@ -44,8 +44,14 @@ def test_source_headers_stay_in_order_and_ours_never_grow(source: Headers, first
 
 @given(sources)
 def test_any_headers_are_read_without_an_error(source: Headers) -> None:
-    read_hop(record(source), is_ours=True)
-    not_before_ms(record(source))
+    hop = read_hop(record(source), is_ours=True)
+    assert not_before_ms(record(source)) == hop.not_before_ms
+
+
+def test_of_two_headers_with_our_name_the_last_one_counts_for_both_readers() -> None:
+    """Found by the fuzzer: the reader of retry tiers took the first, the other one the last."""
+    headers: Headers = (("kochava-not-before-ms", b"5"), ("kochava-not-before-ms", b"7"))
+    assert not_before_ms(record(headers)) == read_hop(record(headers), is_ours=True).not_before_ms == 7
 
 
 def test_a_producer_cannot_pretend_to_be_us() -> None:

@@ -202,6 +202,9 @@ def test_more_than_64_branches_have_indexes_of_two_bytes():
     assert union.decode(record_of(long_bytes(69) + b"x" * 69)).datum == {"f": b"x" * 69}
     assert union.decode(record_of(long_bytes(70))) == Undecodable("bad_index")
     assert union.decode(record_of(long_bytes(-1))) == Undecodable("bad_index")
+    for overlong in (b"\x82\0", b"\x82\x81\0"):  # found by the fuzzer: refused where one byte is enough, not here
+        assert enum.decode(record_of(overlong)) == Undecodable("bad_index")
+        assert union.decode(record_of(overlong + b"x" * 69)) == Undecodable("bad_index")
 
 
 def test_a_record_beyond_the_limit_is_refused_unread():
@@ -365,6 +368,7 @@ def test_each_record_type_of_a_union_has_a_schema_of_its_own():
     assert decoder.decode(record_of(b"\x01")) == Undecodable("bad_index")
     assert decoder.decode(record_of(b"")) == Undecodable("truncated")
     assert decoder.decode(record_of(b"\x80" * 12)) == Undecodable("bad_varint")
+    assert decoder.decode(record_of(b"\x80\0\0")) == Undecodable("bad_index")
 
 
 # -- recursive types

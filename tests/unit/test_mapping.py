@@ -45,6 +45,21 @@ def one(rest: str, kind: Any, value: Any) -> InAppEvent | Filtered | Rejected:
     return compiled(f'[[type]]\nrecords = "One"\napp = "f"\n{rest}', one_field(kind)).map({"f": value})
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [("long", 0, 0), ("long", 4, 4), ("double", 4.9, 4), ("string", "7.5", 7), ("long", -1, None),
+     ("double", -0.5, None), ("long", 2**62, None)],
+)  # fmt: skip
+def test_a_duration_is_whole_seconds_from_zero_on(kind: str, value: Any, expected: int | None) -> None:
+    """Found by the fuzzer: a negative one was sent, and so were fractions, where Kochava takes whole seconds."""
+    event = one('name = "f"\natt_duration = "f"', kind, value)
+    if expected is None:
+        assert event == Rejected("bad_att_duration")
+    else:
+        assert isinstance(event, InAppEvent)
+        assert (type(event.att_duration_s), event.att_duration_s) == (int, expected)
+
+
 # -- the built-in mapping
 
 

@@ -384,3 +384,10 @@ def test_app_and_platform_beat_the_app_alone() -> None:
 
 def test_families_are_known_for_any_spelling() -> None:
     assert family_of(None) == family_of("") == family_of("playstation") == "other"
+
+
+def test_a_signed_event_needs_a_device_id_whatever_settings_say() -> None:
+    """Found by the fuzzer: an empty object in a signed body, whose 401 would hold the whole app."""
+    payload = built(PayloadRules(require_device_id=False), ids={}, install_id="KA1")
+    assert isinstance(serialise(payload), tuple)
+    assert serialise(payload, AUTH) == Rejected("no_device_identifier")

@@ -1,5 +1,7 @@
 """Where a failed record goes, and how long Retry-After may make it wait."""
 
+import time
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -62,6 +64,8 @@ def test_hops_are_bounded_by_the_number_of_tiers(waits: list[float]) -> None:
         ("-5", 0),
         ("1.5", 0),
         ("9" * 400, 3600),
+        ("0" * 400 + "30", 30),  # found by the fuzzer
+        ("0" * 10, 0),
         ("Tue, 14 Nov 2023 22:14:20 GMT", 60),
         ("Tue, 14 Nov 2023 22:00:00 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
@@ -71,6 +75,21 @@ def test_hops_are_bounded_by_the_number_of_tiers(waits: list[float]) -> None:
 )
 def test_retry_after_is_read_and_bounded(header: str | None, expected: float) -> None:
     assert retry_after_s(header, NOW_MS, 3600) == expected
+
+
+@pytest.mark.parametrize("zone", ["UTC", "NZST-12NZDT", "EST5EDT"])
+@pytest.mark.parametrize(
+    "header", ["Tue, 14 Nov 2023 22:14:20 GMT", "Tuesday, 14-Nov-23 22:14:20 GMT", "Tue Nov 14 22:14:20 2023"]
+)
+def test_the_three_dates_of_http_are_utc_wherever_the_machine_is(
+    monkeypatch: pytest.MonkeyPatch, zone: str, header: str
+) -> None:
+    """Found by the fuzzer: the last form names no zone, and was read as local time."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        assert retry_after_s(header, NOW_MS, 100_000) == 60
+    time.tzset()
 
 
 @given(st.text())

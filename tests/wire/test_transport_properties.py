@@ -3,9 +3,10 @@
 import socket
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from consumer.adapters.fast_connection import ANSWER_MAX_BYTES, HEAD_MAX_BYTES, Connection
+from consumer.adapters.fast_connection import ANSWER_MAX_BYTES, BODY_MAX_BYTES, HEAD_MAX_BYTES, Connection
 from consumer.core.outcome import Answer, Fault
 from tests.support.rude_server import answer
 
@@ -116,6 +117,15 @@ def test_a_connection_that_said_more_than_its_answer_is_not_asked_again(extra: b
     answers, owner = read([answer(body) + extra.lstrip(b"\r\n") + b"x"])
     assert answers == [Answer(200, body)]
     assert owner.freed_count == 0
+
+
+@pytest.mark.parametrize("status", ["103 Early", "199 Odd"])
+@pytest.mark.parametrize("body_bytes", [2, BODY_MAX_BYTES + 1])
+def test_an_interim_answer_with_a_body_is_not_http(status: str, body_bytes: int) -> None:
+    """Found by the fuzzer: the body went before that of the real answer, or became an answer of status 0."""
+    interim = answer(b"x" * body_bytes, status)
+    assert read([interim + answer()])[0] == [Fault.PROTOCOL]
+    assert read([interim, answer()])[0] == [Fault.PROTOCOL]
 
 
 fragments = st.sampled_from(
