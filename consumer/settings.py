@@ -49,7 +49,7 @@ def _size(value: object) -> object:
 def _moment(value: object) -> object:
     if isinstance(value, datetime):
         moment = value
-    elif value in {"earliest", "latest"}:
+    elif value in ("earliest", "latest"):  # a tuple: anything may stand here, also what has no hash
         return value
     else:
         try:

@@ -226,7 +226,8 @@ def wrong_values(key: str, node: dict[str, Any]) -> st.SearchStrategy[Any]:
     elif "enum" in node:
         odd += [node["enum"][0] + CANARY, node["enum"][0].upper() + " ", 3]
     elif node["type"] in {"integer", "number"}:
-        odd += [0, -1, CANARY, math.nan, math.inf, "1 parsec", "" if "gt" in node else [1]]
+        odd += [-1, CANARY, math.nan, math.inf, "1 parsec", "" if "gt" in node else [1]]
+        odd += [0] if node.get("minimum") != 0 else []
     elif node["type"] == "boolean":
         odd += [CANARY, 2, 0.5]
     elif node["type"] == "array":
