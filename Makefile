@@ -30,8 +30,8 @@ coverage: $(VENV)/.dev java  ## All tests, with what they reach of the code
 bench: $(VENV)/.dev java  ## Rate, CPU per event and memory of one process on a real Kafka and a 20 ms sink
 	@$(BIN)/python -m tests.bench.throughput $(ARGS)
 
-chaos: $(VENV)/.dev java  ## SEEDS=200 schedules of faults on a real Kafka, each judged by an oracle
-	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),200) $(ARGS)
+chaos: $(VENV)/.dev java  ## SEEDS=200 schedules of faults on real Kafkas, each judged by an oracle; JOBS=2 at a time
+	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),200) --jobs $(or $(JOBS),1) $(ARGS)
 
 chaos-oracle: $(VENV)/.dev java  ## Builds with a mistake in them: the oracle must catch each within 20 seeds
 	@$(BIN)/python -m tests.chaos --wrong all --seeds 20 $(ARGS)

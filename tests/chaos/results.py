@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.chaos.history import History
 from tests.chaos.oracle import Verdict
 
-BEGIN, END = "<!-- results: made by `make chaos WRITE=1` -->\n", "<!-- end of results -->\n"
+BEGIN, END = "<!-- results: made by tests.chaos --write -->\n", "<!-- end of results -->\n"
 
 
 @dataclass
