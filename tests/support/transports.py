@@ -5,6 +5,8 @@ import ssl
 from collections.abc import Coroutine
 from typing import Any
 
+import anyio
+import pytest
 import uvloop
 
 from consumer.adapters.clock import SystemClock
@@ -45,6 +47,40 @@ def make(kind: str, url: str, *, ssl_context: ssl.SSLContext | None = None, **ch
         options["max_connection_age_s"] = 300.0
         return FastTransport(url, **options | changes)
     return HttpxTransport(url, **options | changes)
+
+
+def wait_after_connecting(kind: str, until: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return options for `make` with which a connection is used only when *until* is set.
+
+    So a test decides what a server did between the connection and the first request.
+    """
+    if kind == "fast":
+        return {"loop": _LateLoop(asyncio.get_running_loop(), until)}
+    connect = anyio.connect_tcp
+
+    async def connect_late(*arguments: Any, **options: Any) -> Any:
+        stream = await connect(*arguments, **options)
+        await until.wait()
+        return stream
+
+    monkeypatch.setattr(anyio, "connect_tcp", connect_late)
+    return {}
+
+
+class _LateLoop:
+    """An event loop whose connections are told of late."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, until: asyncio.Event) -> None:
+        self._loop = loop
+        self._until = until
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, *arguments: Any, **options: Any) -> Any:
+        made = await self._loop.create_connection(*arguments, **options)
+        await self._until.wait()
+        return made
 
 
 def begin(
