@@ -273,6 +273,9 @@ class Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         if self._verdict is not None:
             return
+        if not self._in_body:  # of an interim answer, which has none
+            self._verdict = Fault.PROTOCOL
+            return
         self._chunks.append(chunk)
         self._body_bytes += len(chunk)
         if self._body_bytes > BODY_MAX_BYTES:

@@ -254,7 +254,7 @@ def test_all_of_them_closed_while_idle_cost_nothing(kind: str, loop: str) -> Non
 def test_one_that_ends_after_the_request_was_written_may_have_delivered_it(
     kind: str, loop: str, *, reads_it: bool, resets: bool
 ) -> None:
-    """Wrong design excluded: the automatic retry of browsers. Nobody knows what the server did, so nobody sends twice."""
+    """Wrong design excluded: the automatic retry of browsers. Nobody knows what the server did with the first."""
     bodies: list[bytes] = []
 
     async def behave(conversation: Conversation) -> None:

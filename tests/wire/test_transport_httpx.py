@@ -1,12 +1,10 @@
 """What only the httpx transport does: a proxy, named by a setting and by nothing else."""
 
-import asyncio
-
 import pytest
 
 from consumer.adapters.tls import client_context
 from consumer.core.outcome import Answer, Fault
-from tests.support.rude_server import OK_BODY, Conversation, RudeServer, always, answer
+from tests.support.rude_server import OK_BODY, Conversation, RudeServer, answer
 from tests.support.transports import LOOPS, begin, make, run
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
@@ -60,18 +58,5 @@ def test_a_tunnel_that_was_not_built_has_sent_nothing(loop: str, says: bytes | N
             )
             assert await begin(transport, timeout_s=0.5 if says is None else 20) is expected
             await transport.close()
-
-    run(loop, main())
-
-
-def test_the_environment_names_no_proxy(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with RudeServer(always(answer())) as server, RudeServer(always(answer(b"proxy"))) as proxy:
-            for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-                monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-            transport = make("httpx", server.url)
-            assert await asyncio.gather(begin(transport)) == [Answer(200, OK_BODY)]
-            await transport.close()
-            assert proxy.accepted == 0
 
     run(loop, main())
