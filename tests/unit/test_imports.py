@@ -46,6 +46,7 @@ MAY_IMPORT = {
 # the rooms of one adapter: its front may import those behind it, nobody else
 FAMILIES = {
     "consumer.adapters.fast_transport": {"consumer.adapters.fast_connection", "consumer.adapters.fast_request"},
+    "consumer.adapters.httpx_transport": {"consumer.adapters.httpx_connection"},
     "consumer.adapters.kafka_source": {
         "consumer.adapters.kafka_commits",
         "consumer.adapters.kafka_positions",
