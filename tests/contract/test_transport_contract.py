@@ -10,7 +10,7 @@ import pytest
 from consumer.adapters.tls import client_context
 from consumer.core.outcome import Answer, Fault
 from tests.support.rude_server import OK_BODY, Conversation, Received, RudeServer, always, answer, once, silent
-from tests.support.transports import KINDS, LOOPS, begin, make, run
+from tests.support.transports import KINDS, LOOPS, begin, make, run, with_a_short_deadline
 
 pytestmark = [pytest.mark.parametrize("loop", LOOPS), pytest.mark.parametrize("kind", KINDS)]
 
@@ -251,32 +251,24 @@ def test_too_slow_while_connecting(
     run(loop, main())
 
 
-def test_the_deadline_while_reading(kind: str, loop: str) -> None:
-    check(kind, loop, silent(), Fault.TIMEOUT, timeout_s=0.2)
+@pytest.mark.parametrize("body", [pytest.param(b"{}", id="reading"), pytest.param(b"x" * 20_000_000, id="sending")])
+def test_the_deadline_after_the_request_has_begun(kind: str, loop: str, body: bytes) -> None:
+    got: list[Answer | Fault] = []
 
+    async def main(timeout_s: float) -> None:
+        async def behave(_: Conversation) -> None:
+            await asyncio.Event().wait()  # reads nothing beyond the stream's own buffer
 
-def test_the_deadline_while_sending(kind: str, loop: str) -> None:
-    async def behave(_: Conversation) -> None:
-        await asyncio.Event().wait()  # reads nothing beyond the stream's own buffer
-
-    async def main() -> None:
         async with RudeServer(behave) as server:
             transport = make(kind, server.url)
-            assert await begin(transport, b"x" * 20_000_000, timeout_s=0.5) is Fault.TIMEOUT
+            got.append(await begin(transport, body, timeout_s=timeout_s))
             await transport.close()
 
-    run(loop, main())
+    def attempt(timeout_s: float) -> "Answer | Fault":
+        run(loop, main(timeout_s))
+        return got[-1]
 
-
-def test_the_deadline_while_an_answer_drips(kind: str, loop: str) -> None:
-    async def behave(conversation: Conversation) -> None:
-        await conversation.request()
-        await conversation.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        while True:
-            await conversation.say(b".")
-            await asyncio.sleep(0.01)
-
-    check(kind, loop, behave, Fault.TIMEOUT, timeout_s=0.3)
+    assert with_a_short_deadline(attempt) is Fault.TIMEOUT
 
 
 def test_close_answers_everything_once(kind: str, loop: str) -> None:

@@ -117,6 +117,9 @@ class RudeServer:
             await self._behaviour(Conversation(self.accepted, reader, writer))
         except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
             pass  # the client went first, or the test is over
+        except RuntimeError:
+            if not writer.transport.is_closing():  # uvloop's word for it
+                raise
         finally:
             self._tasks.discard(task)
             writer.close()
