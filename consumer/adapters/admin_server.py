@@ -16,6 +16,8 @@ from consumer.telemetry import Metrics, log
 
 MAX_REQUEST_BYTES = 8192
 MAX_CONNECTIONS = 64
+MAX_ACCEPTED_AT_ONCE = 16
+"""Far fewer than the connections: what is accepted first in a flood is answered before the rest pushes it out."""
 EXCHANGE_TIMEOUT_S = 5.0
 MAX_UNREAD_BYTES = 65_536
 """What may still come after the answer: closing on unread bytes resets the connection and destroys the answer."""
@@ -71,7 +73,9 @@ class AdminServer:
             return
         host, port = parse_listen(self._listen)
         try:
-            self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_REQUEST_BYTES)
+            self._server = await asyncio.start_server(
+                self._connected, host, port, limit=MAX_REQUEST_BYTES, backlog=MAX_ACCEPTED_AT_ONCE
+            )
         except OSError as error:
             problem = (
                 f"admin.listen: cannot listen on {self._listen} ({error.strerror or type(error).__name__}): "

@@ -26,6 +26,8 @@ BODY_MAX_BYTES = 64 * 1024
 ANSWER_MAX_BYTES = 512 * 1024
 """Everything that is read for one answer: chunk framing, extensions and trailers count here and nowhere else."""
 
+_TLS_REQUEST_MAX_BYTES = 64 * 1024
+"""A connection is kept after a larger request only without TLS, which hides how much of it is still to be sent."""
 _KEEP_ALIVE_MARGIN_S = 1.0
 _KEEP_ALIVE = re.compile(rb"(?:^|[,\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_is_tls",
         "_keep",
         "_lines",
+        "_may_keep",
         "_owner",
         "_parser",
         "_poll",
@@ -109,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._answered = answered
         self._was_asked = True
         self._keep = False
+        self._may_keep = not self._is_tls or len(request) <= _TLS_REQUEST_MAX_BYTES
         self._status = 0
         self._in_body = False
         self._is_delimited = False
@@ -245,13 +249,15 @@ class Connection(asyncio.Protocol):
                 self._is_delimited = True
         elif length == 11:
             if name.lower() == b"retry-after":
-                self._retry_after = value.decode("latin-1")
+                self._retry_after = value.strip().decode("latin-1")
         elif length == 10:
             if name.lower() == b"keep-alive":
                 promised = _KEEP_ALIVE.search(value)
                 self.keep_alive_s = int(promised[1]) - _KEEP_ALIVE_MARGIN_S if promised else inf
         elif length == 17 and name.lower() == b"transfer-encoding":
-            self._is_delimited = value.lower().rstrip().endswith(b"chunked")
+            if self._is_delimited or value.lower().strip() != b"chunked":  # a coding that we didn't ask for
+                self._verdict = self._verdict or Fault.PROTOCOL
+            self._is_delimited = True
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -278,4 +284,4 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._verdict is None and self._in_body:
             self._complete()
-            self._keep = self._parser.should_keep_alive()
+            self._keep = self._may_keep and self._parser.should_keep_alive()

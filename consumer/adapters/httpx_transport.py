@@ -1,33 +1,25 @@
 """`ports.Transport` by httpx, for whatever is unusual: a proxy today, odd certificate stores tomorrow.
 
-Slower by far (its pool looks at every connection for every request), with the same rules: everything that httpx does by
-itself for convenience (cookies, redirects, decoding, the environment) is switched off here.
+Slower by far, with the same rules. Each connection is a pool of its own, since httpx's pool looks at every connection
+for every other one at each request. httpx's client is left out, and with it all that it does by itself for convenience
+(cookies, redirects, decoding, the environment).
 """
 
 import asyncio
 import re
-import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections import deque
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 
 import httpx
 
+from consumer.adapters.httpx_connection import Exchange, Line, fault_of
 from consumer.core.outcome import Answer, Fault
 from consumer.ports import Answered, Clock, Request
-
-HEAD_MAX_BYTES = 64 * 1024
-HEADER_MAX_LINES = 128
-BODY_MAX_BYTES = 64 * 1024
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "te", "upgrade"})
-_SENDING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
-_TLS_ERRORS = (ssl.SSLError, ssl.SSLCertVerificationError)
-_CONNECTED = "connection.connect_tcp.complete"
 
 
 class HttpxTransport:
@@ -52,7 +44,7 @@ class HttpxTransport:
             endpoint: an http or https URL.
             connections: never more than these.
             connect_timeout_s: for the connection and, again, for TLS.
-            idle_timeout_s: an unused connection closes after it.
+            idle_timeout_s: an unused connection closes after it, when something is sent.
             ssl_context: needed for https, and only there; an https proxy is verified by it as well.
             user_agent: what a request without its own says we are.
             clock: what deadlines are measured by.
@@ -64,31 +56,26 @@ class HttpxTransport:
             raise ValueError("endpoint: expected http(s)://host[:port]/path, without credentials and fragment")
         if (self._url.scheme == "https") != (ssl_context is not None):
             raise ValueError("endpoint: an https URL needs an SSL context, an http URL takes none")
-        self._pool = httpx.AsyncHTTPTransport(
-            verify=ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # the latter trusts nobody: never used
-            trust_env=False,
-            proxy=proxy,
-            limits=httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=idle_timeout_s
-            ),
-        )
-        self._client = httpx.AsyncClient(
-            transport=self._pool,
-            trust_env=False,
-            follow_redirects=False,
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-            # the deadline bounds all the rest, in one: a timeout of httpx starts anew with every read
-            timeout=httpx.Timeout(None, connect=connect_timeout_s),
-            headers={
+        self._ssl_context = ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody: never used
+        is_tls_proxy = proxy is not None and httpx.URL(proxy).scheme == "https"
+        self._proxy = None if proxy is None else httpx.Proxy(proxy, ssl_context=ssl_context if is_tls_proxy else None)
+        self._idle_timeout_s = idle_timeout_s
+        # the deadline bounds all the rest, in one: a timeout of httpx starts anew with every read
+        self._timeouts = {"connect": connect_timeout_s}
+        self._headers = httpx.Headers(
+            {
                 "User-Agent": user_agent,
                 "Content-Type": "application/json",
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
-            },
+            }
         )
         self._clock = clock
         self._loop = loop
         self._slots = asyncio.Semaphore(connections)
+        self._lines: set[Line] = set()
+        self._free: deque[Line] = deque()
+        """The last used goes out first, so that what isn't needed grows old at the other end."""
         self._exchanges: set[asyncio.Task[Answer | Fault]] = set()
         self._is_closed = False
         self.connections_opened = 0
@@ -97,7 +84,7 @@ class HttpxTransport:
 
     @property
     def open(self) -> int:
-        return len(self._pool._pool.connections)  # noqa: SLF001  # httpx shows its pool nowhere else
+        return sum(line.is_open for line in self._lines)
 
     # -- the port
 
@@ -107,10 +94,13 @@ class HttpxTransport:
         if self._is_closed:
             self._loop.call_soon(answered, Fault.TIMEOUT_UNSENT)
             return
-        exchange = _Exchange(self)
+        exchange = Exchange(self._connected)
         task = self._loop.create_task(self._post(exchange, request, deadline))
         self._exchanges.add(task)
         task.add_done_callback(partial(self._ended, exchange, answered))
+
+    def _connected(self) -> None:
+        self.connections_opened += 1
 
     async def close(self) -> None:
         """See `ports.Transport.close`."""
@@ -120,68 +110,68 @@ class HttpxTransport:
             task.cancel()
         if outstanding:
             await asyncio.wait(outstanding)
-        await self._client.aclose()
+        for line in tuple(self._lines):
+            await line.close()
 
     # -- one exchange
 
-    def _ended(self, exchange: "_Exchange", answered: Answered, task: asyncio.Task[Answer | Fault]) -> None:
+    def _ended(self, exchange: Exchange, answered: Answered, task: asyncio.Task[Answer | Fault]) -> None:
         self._exchanges.discard(task)
         if task.cancelled():  # by close, perhaps before its first step
             answered(Fault.RESET if exchange.was_sent else Fault.TIMEOUT_UNSENT)
         else:
             answered(task.result())
 
-    async def _post(self, exchange: "_Exchange", request: Request, deadline: float) -> Answer | Fault:
+    async def _post(self, exchange: Exchange, request: Request, deadline: float) -> Answer | Fault:
         try:
             async with asyncio.timeout(deadline - self._clock.monotonic()):
+                await self._close_idle()
                 self.waiting += 1
                 try:
                     await self._slots.acquire()
                 finally:
                     self.waiting -= 1
                 self.busy += 1
+                line = self._free.pop() if self._free else self._new_line()
                 try:
-                    return await self._stream(exchange, request)
+                    return await self._ask(line, exchange, request)
+                except BaseException:
+                    await line.close()  # whatever state it is in
+                    raise
                 finally:
+                    line.idle_since = self._clock.monotonic()
+                    self._free.append(line)
                     self.busy -= 1
                     self._slots.release()
         except TimeoutError:
             return Fault.TIMEOUT if exchange.was_sent else Fault.TIMEOUT_UNSENT
         except httpx.TransportError as error:
-            return _fault(error, was_sent=exchange.was_sent)
+            return fault_of(error, was_sent=exchange.was_sent)
 
-    async def _stream(self, exchange: "_Exchange", request: Request) -> Answer | Fault:
-        extensions = {"trace": exchange.trace}
-        async with self._client.stream(
-            "POST", self._url, content=request.body, headers=list(request.headers), extensions=extensions
-        ) as response:
-            head = response.headers.raw
-            if response.status_code < 200 or len(head) > HEADER_MAX_LINES:
-                return Fault.PROTOCOL
-            if sum(len(name) + len(value) + 4 for name, value in head) > HEAD_MAX_BYTES:
-                return Fault.PROTOCOL
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > BODY_MAX_BYTES:
-                    break
-            return Answer(response.status_code, bytes(body[:BODY_MAX_BYTES]), response.headers.get("retry-after"))
+    async def _ask(self, line: Line, exchange: Exchange, request: Request) -> Answer | Fault:
+        headers = self._headers.copy()
+        headers.update(request.headers)
+        extensions = {"trace": exchange.trace, "timeout": self._timeouts}
+        return await line.ask(
+            httpx.Request("POST", self._url, headers=headers, content=request.body, extensions=extensions)
+        )
 
+    # -- the connections
 
-class _Exchange:
-    """What httpx tells about one request while it is under way."""
+    def _new_line(self) -> Line:
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._idle_timeout_s)
+        line = Line(
+            httpx.AsyncHTTPTransport(verify=self._ssl_context, trust_env=False, proxy=self._proxy, limits=limits)
+        )
+        self._lines.add(line)
+        return line
 
-    __slots__ = ("_transport", "was_sent")
-
-    def __init__(self, transport: HttpxTransport) -> None:
-        self._transport = transport
-        self.was_sent = False
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event in _SENDING:
-            self.was_sent = info["request"].method == b"POST"  # and not a CONNECT to the proxy
-        elif event == _CONNECTED:
-            self._transport.connections_opened += 1
+    async def _close_idle(self) -> None:
+        oldest = self._clock.monotonic() - self._idle_timeout_s
+        while self._free and self._free[0].idle_since <= oldest:
+            line = self._free.popleft()
+            self._lines.discard(line)
+            await line.close()
 
 
 def _check_headers(request: Request) -> None:
@@ -191,30 +181,3 @@ def _check_headers(request: Request) -> None:
             raise ValueError(f"header {name}: belongs to the transport")
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"header {name!r}: name or value isn't printable ASCII on one line")
-
-
-def _fault(error: httpx.TransportError, *, was_sent: bool) -> Fault:
-    if was_sent:
-        if isinstance(error, httpx.RemoteProtocolError) and not _is_hang_up(error):
-            return Fault.PROTOCOL
-        return Fault.RESET
-    causes = tuple(_causes(error))
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Fault.DNS
-    # not its subclasses: want-read and end of file are a slow or a closing peer, not a wrong one
-    if any(type(cause) in _TLS_ERRORS for cause in causes):
-        return Fault.TLS
-    return Fault.CONNECT
-
-
-def _is_hang_up(error: httpx.RemoteProtocolError) -> bool:
-    # httpx has one class for "not HTTP" and "gone too early"; only the text tells them apart (the contract tests watch)
-    text = str(error)
-    return "disconnected" in text or "closed connection" in text
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -1,22 +1,16 @@
 """What both transports promise (`ports.Transport`), against real sockets on both event loops."""
 
 import asyncio
-import datetime as dt
-import gzip
 import json
 import socket
-import ssl
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from consumer.adapters.tls import client_context
 from consumer.core.outcome import Answer, Fault
 from tests.support.rude_server import OK_BODY, Conversation, Received, RudeServer, always, answer, once, silent
-from tests.support.transports import KINDS, LOOPS, begin, make, run
+from tests.support.transports import KINDS, LOOPS, begin, make, run, with_a_short_deadline
 
 pytestmark = [pytest.mark.parametrize("loop", LOOPS), pytest.mark.parametrize("kind", KINDS)]
 
@@ -106,33 +100,6 @@ def test_retry_after_is_given_raw(kind: str, loop: str) -> None:
     date = "Wed, 21 Oct 2026 07:28:00 GMT"
     behaviour = always(answer(b"", "503 Busy", f"retry-AFTER: {date}"))
     check(kind, loop, behaviour, Answer(503, b"", date))
-
-
-def test_redirects_are_answers(kind: str, loop: str) -> None:
-    check(kind, loop, always(answer(b"", "307 Go", "Location: http://169.254.169.254/")), Answer(307, b""))
-
-
-def test_cookies_are_never_sent_back(kind: str, loop: str) -> None:
-    seen: list[Received] = []
-
-    async def behave(conversation: Conversation) -> None:
-        while (request := await conversation.request()) is not None:
-            seen.append(request)
-            await conversation.say(answer(OK_BODY, "200 OK", "Set-Cookie: of=somebody; Path=/"))
-
-    async def main() -> None:
-        async with RudeServer(behave) as server:
-            transport = make(kind, server.url)
-            assert await begin(transport) == await begin(transport) == OK
-            await transport.close()
-        assert [request.headers.get("cookie") for request in seen] == [None, None]
-
-    run(loop, main())
-
-
-def test_compressed_bodies_are_not_inflated(kind: str, loop: str) -> None:
-    squeezed = gzip.compress(b"0" * 1_000_000)
-    check(kind, loop, always(answer(squeezed, "200 OK", "Content-Encoding: gzip")), Answer(200, squeezed))
 
 
 @pytest.mark.parametrize("extra_bytes", [0, 1, 300_000])
@@ -284,32 +251,24 @@ def test_too_slow_while_connecting(
     run(loop, main())
 
 
-def test_the_deadline_while_reading(kind: str, loop: str) -> None:
-    check(kind, loop, silent(), Fault.TIMEOUT, timeout_s=0.2)
+@pytest.mark.parametrize("body", [pytest.param(b"{}", id="reading"), pytest.param(b"x" * 20_000_000, id="sending")])
+def test_the_deadline_after_the_request_has_begun(kind: str, loop: str, body: bytes) -> None:
+    got: list[Answer | Fault] = []
 
+    async def main(timeout_s: float) -> None:
+        async def behave(_: Conversation) -> None:
+            await asyncio.Event().wait()  # reads nothing beyond the stream's own buffer
 
-def test_the_deadline_while_sending(kind: str, loop: str) -> None:
-    async def behave(_: Conversation) -> None:
-        await asyncio.Event().wait()  # reads nothing beyond the stream's own buffer
-
-    async def main() -> None:
         async with RudeServer(behave) as server:
             transport = make(kind, server.url)
-            assert await begin(transport, b"x" * 20_000_000, timeout_s=0.5) is Fault.TIMEOUT
+            got.append(await begin(transport, body, timeout_s=timeout_s))
             await transport.close()
 
-    run(loop, main())
+    def attempt(timeout_s: float) -> "Answer | Fault":
+        run(loop, main(timeout_s))
+        return got[-1]
 
-
-def test_the_deadline_while_an_answer_drips(kind: str, loop: str) -> None:
-    async def behave(conversation: Conversation) -> None:
-        await conversation.request()
-        await conversation.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        while True:
-            await conversation.say(b".")
-            await asyncio.sleep(0.01)
-
-    check(kind, loop, behave, Fault.TIMEOUT, timeout_s=0.3)
+    assert with_a_short_deadline(attempt) is Fault.TIMEOUT
 
 
 def test_close_answers_everything_once(kind: str, loop: str) -> None:
@@ -373,72 +332,5 @@ def test_endpoints_that_are_refused(kind: str, loop: str, url: str) -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match="endpoint"):
             make(kind, url)
-
-    run(loop, main())
-
-
-# -- TLS
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
-def check_tls(
-    kind: str, loop: str, certificate: trustme.LeafCert, trusted: trustme.CA, tmp_path: Path
-) -> "list[Answer | Fault]":
-    ca_file = tmp_path / "ca.pem"
-    trusted.cert_pem.write_to_path(str(ca_file))
-    got: list[Answer | Fault] = []
-
-    async def main() -> None:
-        async with RudeServer(always(answer()), _server_context(certificate), host="localhost") as server:
-            transport = make(kind, server.url, ssl_context=client_context(ca_file))
-            got.extend([await begin(transport), await begin(transport)])
-            assert server.accepted == 1 or Fault.TLS in got
-            await transport.close()
-
-    run(loop, main())
-    return got
-
-
-def test_tls(kind: str, loop: str, authority: trustme.CA, tmp_path: Path) -> None:
-    assert check_tls(kind, loop, authority.issue_cert("localhost"), authority, tmp_path) == [OK, OK]
-
-
-_PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-
-
-@pytest.mark.parametrize(
-    "issue",
-    [
-        pytest.param(lambda _: trustme.CA().issue_cert("localhost"), id="unknown authority"),
-        pytest.param(lambda ca: ca.issue_cert("elsewhere.example"), id="other host"),
-        pytest.param(lambda ca: ca.issue_cert("localhost", not_after=_PAST), id="expired"),
-    ],
-)
-def test_a_certificate_that_does_not_hold(
-    kind: str, loop: str, issue: Callable[[trustme.CA], trustme.LeafCert], authority: trustme.CA, tmp_path: Path
-) -> None:
-    assert check_tls(kind, loop, issue(authority), authority, tmp_path) == [Fault.TLS, Fault.TLS]
-
-
-def test_a_server_without_tls(kind: str, loop: str) -> None:
-    async def behave(conversation: Conversation) -> None:
-        await conversation.reader.read(10)
-        await conversation.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    async def main() -> None:
-        async with RudeServer(behave) as server:
-            transport = make(kind, server.url.replace("http:", "https:"), ssl_context=client_context())
-            assert await begin(transport) is Fault.TLS
-            await transport.close()
 
     run(loop, main())

@@ -47,6 +47,10 @@ class Conversation:
             await self._writer.drain()
             await asyncio.sleep(0)  # lets the client's side of the loop read it alone
 
+    def write(self, data: bytes) -> None:
+        """Begin to send *data*; what is said next may travel with it."""
+        self._writer.write(data)
+
     async def until_gone(self) -> None:
         """Wait for the client to close, ignoring what it says."""
         try:
@@ -58,6 +62,16 @@ class Conversation:
     def send_now(self, data: bytes) -> int:
         """Put *data* into the client's kernel buffer before this returns, behind the back of its event loop."""
         return os.write(self._writer.get_extra_info("socket").fileno(), data)
+
+    def end_now(self) -> None:
+        """Put the end of the connection into the client's kernel buffer, likewise."""
+        with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
+
+    async def close(self) -> None:
+        """Close, and return when that is done."""
+        self._writer.close()
+        await self._writer.wait_closed()
 
     def reset(self) -> None:
         """Close with a TCP RST."""
@@ -103,6 +117,9 @@ class RudeServer:
             await self._behaviour(Conversation(self.accepted, reader, writer))
         except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
             pass  # the client went first, or the test is over
+        except RuntimeError:
+            if not writer.transport.is_closing():  # uvloop's word for it
+                raise
         finally:
             self._tasks.discard(task)
             writer.close()

@@ -2,9 +2,11 @@
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
+import pytest
 import uvloop
 
 from consumer.adapters.clock import SystemClock
@@ -45,6 +47,51 @@ def make(kind: str, url: str, *, ssl_context: ssl.SSLContext | None = None, **ch
         options["max_connection_age_s"] = 300.0
         return FastTransport(url, **options | changes)
     return HttpxTransport(url, **options | changes)
+
+
+def with_a_short_deadline(attempt: "Callable[[float], Answer | Fault]") -> "Answer | Fault":
+    """Return what *attempt* gives by a deadline (seconds) that passes after the request was sent.
+
+    A machine too slow to send it by then gets more time, so the first deadline can be short.
+    """
+    for timeout_s in (0.3, 1.5):
+        if (got := attempt(timeout_s)) is not Fault.TIMEOUT_UNSENT:
+            return got
+    return attempt(8.0)
+
+
+def wait_after_connecting(kind: str, until: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return options for `make` with which a connection is used only when *until* is set.
+
+    So a test decides what a server did between the connection and the first request.
+    """
+    if kind == "fast":
+        return {"loop": _LateLoop(asyncio.get_running_loop(), until)}
+    connect = anyio.connect_tcp
+
+    async def connect_late(*arguments: Any, **options: Any) -> Any:
+        stream = await connect(*arguments, **options)
+        await until.wait()
+        return stream
+
+    monkeypatch.setattr(anyio, "connect_tcp", connect_late)
+    return {}
+
+
+class _LateLoop:
+    """An event loop whose connections are told of late."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, until: asyncio.Event) -> None:
+        self._loop = loop
+        self._until = until
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, *arguments: Any, **options: Any) -> Any:
+        made = await self._loop.create_connection(*arguments, **options)
+        await self._until.wait()
+        return made
 
 
 def begin(

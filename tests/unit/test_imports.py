@@ -49,6 +49,7 @@ MAY_IMPORT = {
 FAMILIES = {
     "consumer.adapters.decoder_process": {"consumer.adapters.decoder_child"},
     "consumer.adapters.fast_transport": {"consumer.adapters.fast_connection", "consumer.adapters.fast_request"},
+    "consumer.adapters.httpx_transport": {"consumer.adapters.httpx_connection"},
     "consumer.adapters.kafka_source": {
         "consumer.adapters.kafka_client",
         "consumer.adapters.kafka_commits",

@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from ipaddress import ip_address
 
 import httpx
 import pytest
@@ -14,9 +16,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from consumer.adapters.admin_server import MAX_CONNECTIONS, MAX_REQUEST_BYTES, AdminServer, parse_listen
+from consumer.core.outcome import Answer
 from consumer.errors import SettingsError
 from consumer.health import Health
+from consumer.settings import Admin as AdminSettings
 from consumer.telemetry import Metrics
+from tests.support.rude_server import OK_BODY, RudeServer, always, answer
+from tests.support.transports import KINDS, begin, make
 
 PROBE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -283,6 +289,119 @@ class TestRudeClients:
 
         run(work())
 
+    def test_a_probe_that_came_first_is_answered_before_a_flood_pushes_it_out(self, run) -> None:
+        """Wrong design excluded: accepting more at once than there is room for, before anything is read."""
+
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+            async with serving() as admin:
+                address = ("127.0.0.1", admin.server.port)
+                with ExitStack() as stack:  # all of it happens before the loop accepts the first
+                    probe = stack.enter_context(socket.create_connection(address))
+                    probe.sendall(PROBE)
+                    probe.setblocking(False)
+                    for _ in range(300):
+                        idle = stack.enter_context(socket.socket())
+                        idle.setblocking(False)
+                        idle.connect_ex(address)
+                    assert (await loop.sock_recv(probe, 9000)).startswith(b"HTTP/1.1 200 ")
+
+        run(work())
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_two_hundred_slow_clients_hurt_neither_probes_nor_deliveries(self, run, kind: str) -> None:
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+
+            async def drip(clients: list[socket.socket]) -> None:
+                while True:
+                    for client in clients:
+                        with suppress(OSError):  # pushed out
+                            client.send(b"G")
+                    await asyncio.sleep(0.01)
+
+            async with serving() as admin, RudeServer(always(answer())) as kochava:
+                with ExitStack() as stack:
+                    clients = [stack.enter_context(socket.socket()) for _ in range(200)]
+                    for client in clients:
+                        client.setblocking(False)
+                        await loop.sock_connect(client, ("127.0.0.1", admin.server.port))
+                    await until(lambda: len(admin.server._open) == MAX_CONNECTIONS)
+                    dripping = asyncio.create_task(drip(clients))
+                    transport = make(kind, kochava.url)
+                    for _ in range(10):
+                        answers = await asyncio.gather(*(begin(transport, timeout_s=50) for _ in range(20)))
+                        assert set(answers) == {Answer(200, OK_BODY)}
+                        assert (await admin.say(PROBE)).startswith(b"HTTP/1.1 200 ")
+                        assert 1 < len(admin.server._open) <= MAX_CONNECTIONS, "they are still at it"
+                    dripping.cancel()
+                    await transport.close()
+
+        run(work())
+
+    @pytest.mark.parametrize(
+        "request_bytes",
+        [
+            pytest.param(b"x" * 10_000_000, id="a line without end"),
+            pytest.param(b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 1_000_000, id="headers without end"),
+            pytest.param(b"GET /metrics HTTP/1.1\r\n\r\n" + b"x" * 10_000_000, id="a body"),
+            pytest.param(PROBE * 100_000, id="a hundred thousand requests"),
+        ],
+    )
+    def test_what_is_too_much_is_not_read(self, run, request_bytes: bytes) -> None:
+        """Wrong design excluded: reading a request to its end, however long, before judging it."""
+
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+
+            async def send(admin: Admin) -> None:
+                with socket.socket() as client:
+                    client.setblocking(False)
+                    await loop.sock_connect(client, ("127.0.0.1", admin.server.port))
+                    with suppress(ConnectionError):
+                        await loop.sock_sendall(client, request_bytes)
+                        while await loop.sock_recv(client, 65_536):
+                            pass
+
+            async with serving() as admin:
+                tracemalloc.start()
+                try:
+                    await asyncio.gather(*(send(admin) for _ in range(20)))
+                    _, peak = tracemalloc.get_traced_memory()
+                finally:
+                    tracemalloc.stop()
+                assert peak < 10_000_000, "less than one of the twenty"
+                await until(lambda: not admin.server._open)
+                assert (await admin.say(PROBE)).startswith(b"HTTP/1.1 200 ")
+
+        run(work())
+
+    def test_a_second_request_on_a_connection_gets_no_answer(self, run) -> None:
+        async def work() -> None:
+            async with serving() as admin:
+                answer = await admin.say(PROBE * 5)
+                assert answer.count(b"HTTP/1.1 ") == 1
+
+        run(work())
+
+    def test_a_client_that_has_closed_its_side_gets_its_answer(self, run) -> None:
+        async def work() -> None:
+            async with serving() as admin:
+                for request, status in (
+                    (b"GET /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 "),
+                    (b"GET /met", b""),
+                    (b"", b""),
+                ):
+                    reader, writer = await admin.connect()
+                    writer.write(request)
+                    writer.write_eof()
+                    said = await rest_of(reader)
+                    assert said[:13] == status
+                    writer.close()
+                await until(lambda: not admin.server._open)
+
+        run(work())
+
     def test_a_client_that_resets_is_no_news(self, run) -> None:
         failed: list[object] = []
 
@@ -316,6 +435,17 @@ class TestRudeClients:
 
 
 class TestListening:
+    def test_on_loopback_alone_if_nothing_else_is_said(self, run) -> None:
+        host, _ = parse_listen(AdminSettings().listen)
+        assert ip_address(host).is_loopback
+
+        async def work() -> None:
+            async with serving(listen=f"{host}:0") as admin:
+                addresses = {sock.getsockname()[0] for sock in admin.server._server.sockets}
+                assert addresses == {host}
+
+        run(work())
+
     @pytest.mark.parametrize(
         ("listen", "address"),
         [

@@ -1,11 +1,15 @@
 """What only the httpx transport does: a proxy, named by a setting and by nothing else."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+import trustme
 
 from consumer.adapters.tls import client_context
 from consumer.core.outcome import Answer, Fault
+from consumer.ports import Request
+from tests.support.certificates import pem, server_context
 from tests.support.rude_server import OK_BODY, Conversation, RudeServer, always, answer
 from tests.support.transports import LOOPS, begin, make, run
 
@@ -64,14 +68,69 @@ def test_a_tunnel_that_was_not_built_has_sent_nothing(loop: str, says: bytes | N
     run(loop, main())
 
 
-def test_the_environment_names_no_proxy(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with RudeServer(always(answer())) as server, RudeServer(always(answer(b"proxy"))) as proxy:
-            for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-                monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-            transport = make("httpx", server.url)
-            assert await asyncio.gather(begin(transport)) == [Answer(200, OK_BODY)]
+def test_a_proxy_with_tls_is_verified_like_the_endpoint(loop: str, tmp_path: Path) -> None:
+    """Wrong design excluded: httpcore's own trust (certifi) for the proxy, whatever the settings say."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+
+    async def ask(issuer: trustme.CA) -> "tuple[Answer | Fault, list[str]]":
+        lines: list[str] = []
+
+        async def behave(conversation: Conversation) -> None:
+            while (request := await conversation.request()) is not None:
+                lines.append(request.line)
+                await conversation.say(answer(b"", "407 Proxy Authentication Required"))
+
+        context = server_context(pem(issuer.issue_cert("localhost")), tmp_path)
+        async with RudeServer(behave, context) as proxy:
+            transport = make(
+                "httpx",
+                "https://kochava.invalid/track/json",
+                ssl_context=client_context(ca_file),
+                proxy=f"https://localhost:{proxy.port}",
+            )
+            got = await begin(transport)
             await transport.close()
-            assert proxy.accepted == 0
+        return got, lines
+
+    async def main() -> None:
+        assert await ask(authority) == (Fault.CONNECT, ["CONNECT kochava.invalid:443 HTTP/1.1"])
+        assert await ask(stranger) == (Fault.TLS, [])
+
+    run(loop, main())
+
+
+class ManualClock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return 0
+
+
+def test_connections_that_nobody_needed_are_closed_when_something_is_sent(loop: str) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+
+        def start() -> "asyncio.Future[Answer | Fault]":
+            future = asyncio.get_running_loop().create_future()
+            transport.send(Request(b"{}"), clock.now + 20, future.set_result)
+            return future
+
+        async with RudeServer(always(answer())) as server:
+            transport = make("httpx", server.url, connections=3, clock=clock, idle_timeout_s=30)
+            await asyncio.gather(start(), start(), start())
+            assert transport.open == 3
+            for _ in range(3):  # the last used goes out first, so the others grow old
+                clock.now += 15
+                await start()
+            assert (transport.open, server.accepted) == (1, 3)
+            clock.now += 30
+            await start()
+            assert (transport.open, server.accepted) == (1, 4)
+            await transport.close()
 
     run(loop, main())
