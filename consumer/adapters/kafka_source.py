@@ -18,12 +18,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.adapters.kafka_client import make_client
 from consumer.adapters.kafka_commits import Commits
+from consumer.adapters.kafka_pauses import Pauses
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_record import to_record
 from consumer.core.assignment import Assignment, Position
 from consumer.core.budget import InFlightBudget
 from consumer.core.offset_map import OffsetMap
-from consumer.core.parking import Parked, Parking
+from consumer.core.parking import Parking
 from consumer.core.record import Partition, Record
 from consumer.errors import ConsumerError, KafkaFatalError, OutOfRangeError
 from consumer.ports import Clock
@@ -110,9 +111,6 @@ class KafkaSource:
         self._stopping = False
         self._failure: ConsumerError | None = None
         self._owned: dict[Partition, Assignment] = {}
-        self._given_back: dict[Partition, tuple[int, int | None]] = {}
-        self._span_paused: set[Partition] = set()
-        self._all_paused = False
         self._starved_since: float | None = None
         self._epochs = itertools.count(1)
         self._has_fresh_starts = False
@@ -123,9 +121,6 @@ class KafkaSource:
         """The event loop's to write; None until it changes."""
         self._shown_password: str | None = None
         self._kept: list[Message] = []
-        self._sweep_interval_s = policy.held_sweep_s
-        self._next_sweep = 0.0
-        self._next_asked_sweep = 0.0
         self._errors = Repeated()
         self.heartbeat: float | None = None
         """When the thread last went round, monotonic seconds."""
@@ -142,11 +137,11 @@ class KafkaSource:
 
     def set_span_paused(self, stop: Sequence[Assignment], go: Sequence[Assignment]) -> None:
         """Stop or resume reading single partitions."""
-        self._commands.put(lambda: self._pause_spans(stop, go))
+        self._commands.put(lambda: self._pauses.set_spans(stop, go))
 
     def sweep_held(self, limit: int | None) -> None:
         """Read the held topic: all that is on it now, or about *limit* records of each partition."""
-        self._commands.put(lambda: self._sweep_asked_for(limit))
+        self._commands.put(lambda: self._pauses.sweep_asked_for(limit))
 
     def set_password(self, password: str) -> None:
         """Let connections that are made from now on show *password*."""
@@ -178,6 +173,15 @@ class KafkaSource:
             metrics=self._metrics,
             clock=self._clock,
         )
+        self._pauses = Pauses(
+            self._consumer,
+            self._owned,
+            parking=self._parking,
+            sweep_s=self._policy.held_sweep_s,
+            sweep_max_s=self._policy.held_sweep_max_s,
+            clock=self._clock,
+            failed=self._note_error,
+        )
         self._consumer.subscribe(
             list(self._policy.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -194,15 +198,16 @@ class KafkaSource:
 
     def _step(self) -> None:
         self._obey()
-        self._look_at_time()
+        self._pauses.look(may_sweep=not self._budget.closed_for)
+        if not self._has_fresh_starts:
+            self._commits.look()
         room = 0 if self._has_fresh_starts else self._budget.room
         if room == 0:
             self._wait_for_room()
             return
         self._starved_since = None
-        if self._all_paused:
-            self._all_paused = False
-            self._resume(self._owned)
+        if self._pauses.are_on_all:
+            self._pauses.resume_all()
             log.info("consumer.resumed", partitions=len(self._owned))
         self._hand_over(self._consume(min(room, self._policy.batch_max_records)))
 
@@ -261,12 +266,11 @@ class KafkaSource:
         if self._starved_since is None:
             self._starved_since = now
         will_last = bool(self._budget.closed_for) or self._has_fresh_starts
-        if not self._all_paused and (will_last or now - self._starved_since > PAUSE_AFTER_S):
-            self._all_paused = True
-            self._pause(self._owned)
+        if not self._pauses.are_on_all and (will_last or now - self._starved_since > PAUSE_AFTER_S):
+            self._pauses.pause_all()
             reason = "first_commit" if self._has_fresh_starts else ",".join(sorted(self._budget.closed_for))
             log.info("consumer.paused", partitions=len(self._owned), reason=reason or "in_flight_limit")
-        if self._all_paused:
+        if self._pauses.are_on_all:
             # what a rebalance brought before it was paused may still come out: never throw it away
             message = self._consumer.poll(WAIT_S)
             if message is not None:
@@ -276,7 +280,6 @@ class KafkaSource:
 
     def _hand_over(self, messages: Iterable[Message]) -> None:
         batch: list[tuple[Assignment, Record]] = []
-        back: dict[Partition, Parked] = {}
         skipped: set[Partition] = set()
         owned = self._owned
         now_ms = self._clock.wall_ms()
@@ -293,121 +296,17 @@ class KafkaSource:
             assignment = owned.get(partition)
             if assignment is None or partition in skipped:
                 continue
-            if not self._is_in_place(partition, record):
-                skipped.add(partition)
-                continue
-            parked = self._parking.place(record, now_ms)
-            if parked is not None:
-                back[partition] = parked
+            if not self._pauses.admits(partition, record, now_ms):
                 skipped.add(partition)
                 continue
             batch.append((assignment, record))
             size_bytes += record.size_bytes
-            if self._parking.sweep_is_over(partition, record.offset + 1):
-                back[partition] = Parked(record.offset + 1, None)
+            if self._pauses.ends_a_sweep(partition, record.offset + 1):
                 skipped.add(partition)
-        for partition, parked in back.items():
-            self._give_back(partition, parked)
         if batch:
             self._intake.taken_records += len(batch)
             self._intake.taken_bytes += size_bytes
             self._sink.take(batch)
-
-    # -- partitions that wait
-
-    def _give_back(self, partition: Partition, parked: Parked) -> None:
-        """Pause *partition* and let its next record be the one it waits at."""
-        self._parking.park(partition, parked)
-        self._pause([partition])
-        self._given_back[partition] = (parked.offset, None)
-        self._seek(partition, parked.offset)
-
-    def _is_in_place(self, partition: Partition, record: Record) -> bool:
-        """After a seek, admit only the record that was sought: another one might hide a loss.
-
-        Where it is gone from the log (retention), the next one comes up a second time, and then it is believed.
-        """
-        expected = self._given_back.get(partition)
-        if expected is None:
-            return True
-        offset, seen = expected
-        if record.offset > offset and record.offset != seen:
-            self._given_back[partition] = (offset, record.offset)
-            self._seek(partition, offset)
-            return False
-        if record.offset >= offset:
-            del self._given_back[partition]
-        return True
-
-    def _seek(self, partition: Partition, offset: int) -> None:
-        at = TopicPartition(partition.topic, partition.number, offset)
-        try:
-            self._consumer.seek(at)
-        except KafkaException:  # not in a state to seek: an assignment at the offset is the same
-            self._consumer.incremental_unassign([at])
-            self._consumer.incremental_assign([at])
-            if partition in self._parking.parked or partition in self._span_paused or self._all_paused:
-                self._pause([partition])
-
-    def _look_at_time(self) -> None:
-        due = self._parking.due(self._clock.wall_ms())
-        if due:
-            self._resume(due)
-        if not self._has_fresh_starts:
-            self._commits.look()
-        now = self._clock.monotonic()
-        if now >= self._next_sweep:
-            self._next_sweep = now + self._sweep_interval_s
-            if not self._budget.closed_for and self._sweep(None):
-                # whoever is held again is asked less and less often; a lane that opens sweeps at once
-                self._sweep_interval_s = min(self._sweep_interval_s * 2, self._policy.held_sweep_max_s)
-
-    def _sweep_asked_for(self, limit: int | None) -> None:
-        now = self._clock.monotonic()
-        if limit is None:
-            self._sweep_interval_s = self._policy.held_sweep_s
-        elif now < self._next_asked_sweep:  # a closed lane asks at every tick
-            return
-        self._next_asked_sweep = now + 1.0
-        self._sweep(limit, extend=limit is None)
-
-    def _sweep(self, limit: int | None, *, extend: bool = False) -> bool:
-        """Start to read the held partitions that wait; *extend* what is being read to what is there now."""
-        started = []
-        for partition in [at for at in self._owned if at.topic == self._parking.plan.held_topic]:
-            position = self._parking.held_position(partition)
-            if position is None and not extend:
-                continue
-            at = TopicPartition(partition.topic, partition.number)
-            try:
-                _, high = self._consumer.get_watermark_offsets(at, timeout=5.0, cached=False)
-            except KafkaException as error:
-                self._note_error(error.args[0])
-                return False
-            end = high if limit is None or position is None else min(high, position + limit)
-            if self._parking.sweep(partition, end=end):
-                started.append(partition)
-        self._resume(started)
-        return bool(started)
-
-    def _pause_spans(self, stop: Sequence[Assignment], go: Sequence[Assignment]) -> None:
-        stopped = [at.partition for at in stop if self._owned.get(at.partition) is at]
-        self._span_paused.update(stopped)
-        self._pause(stopped)
-        freed = [at.partition for at in go if at.partition in self._span_paused]
-        self._span_paused.difference_update(freed)
-        self._resume(freed)
-
-    def _pause(self, partitions: Iterable[Partition]) -> None:
-        # pausing empties the prefetch queue, so it is for waits of seconds, not for back-pressure
-        self._consumer.pause([TopicPartition(*partition) for partition in partitions])
-
-    def _resume(self, partitions: Iterable[Partition]) -> None:
-        if self._all_paused:
-            return
-        free = [at for at in partitions if at not in self._span_paused and at not in self._parking.parked]
-        if free:
-            self._consumer.resume([TopicPartition(*partition) for partition in free])
 
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
@@ -454,14 +353,7 @@ class KafkaSource:
         partition = assignment.partition
         self._owned[partition] = assignment
         self._commits.begin(assignment)
-        if partition.topic == self._parking.plan.held_topic:
-            self._parking.park(partition, Parked(assignment.start, None))
-            self._next_sweep = 0.0
-            self._pause([partition])
-        elif self._all_paused:
-            self._pause([partition])
-        else:  # the client keeps a pause across assignments: one that was lost while paused would stay silent
-            self._resume([partition])
+        self._pauses.begin(assignment)
 
     def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
         gone = [self._owned.pop(at, None) for at in (Partition(p.topic, p.partition) for p in partitions)]
@@ -471,9 +363,7 @@ class KafkaSource:
         for assignment in assignments:
             partition = assignment.partition
             self._commits.forget(partition)
-            self._parking.forget(partition)
-            self._given_back.pop(partition, None)
-            self._span_paused.discard(partition)
+            self._pauses.forget(partition)
             self.lag.pop(partition, None)
             self.high_watermarks.pop(partition, None)
         return assignments

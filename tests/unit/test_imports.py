@@ -53,6 +53,7 @@ FAMILIES = {
     "consumer.adapters.kafka_source": {
         "consumer.adapters.kafka_client",
         "consumer.adapters.kafka_commits",
+        "consumer.adapters.kafka_pauses",
         "consumer.adapters.kafka_positions",
         "consumer.adapters.kafka_record",
     },
