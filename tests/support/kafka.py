@@ -273,7 +273,7 @@ class RealKafka:
         finally:
             consumer.close()
 
-    def read_all(self, topic: str) -> list[Stored]:
+    def read_all(self, topic: str, seconds: float = 60) -> list[Stored]:
         """Return all committed records of *topic*."""
         ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
         consumer = Consumer(
@@ -284,9 +284,9 @@ class RealKafka:
         try:
             consumer.assign([TopicPartition(topic, number, bounds[0]) for number, bounds in ends.items()])
             finished: set[int] = set()
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + seconds
             while len(finished) < len(ends):
-                assert time.monotonic() < deadline, f"{topic} was not read to its end within 60 s"
+                assert time.monotonic() < deadline, f"{topic} was not read to its end within {seconds:g} s"
                 for message in consumer.consume(500, 0.2):
                     if message.error() is not None:
                         finished.add(message.partition())

@@ -1,0 +1,317 @@
+"""The run: one long-lived member, a second one that comes and goes, a steady rate, mixed faults; then all is healed.
+
+Faults come as from a deck of cards: every kind once, shuffled, and again. The first deck is the warm-up: what a kind of
+fault costs for the first time (buffers, code, series of metrics) is no leak. After each card the system must come back
+while events go on arriving; then a quiet window is left in which it is measured. The faults themselves are those of
+the chaos suite, and so is the judge of what became of each event.
+"""
+
+import contextlib
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from confluent_kafka import Producer
+
+from consumer.sandbox.events import PLATFORMS, guid
+from tests.chaos.commit_log import read_commits
+from tests.chaos.history import History, Post, Produced
+from tests.chaos.scenario import PARTITIONS, SINK_RULES, Scenario, now_ms
+from tests.soak.judge import Span
+from tests.soak.sample import Looker, Sample
+from tests.support.kafka import RealKafka
+from tests.support.processes import ConsumerProcess, SandboxProcess, events, wait_until
+
+OUR_PARTITIONS = 6
+"""Of two tiers and the held topic, as `Setup` makes them."""
+POISON_EVERY = 97
+CHUNK = 100
+SETTLE_S = 4.0
+"""From when lag is gone until a window is quiet: retry tiers, a held sweep and idle connections end."""
+QUIET_S = 5.0
+RECOVER_S = 60.0
+CARD_S = 60.0
+"""A card is played only if so much time is left for it, so that the end is quiet."""
+ENVIRONMENT = {
+    "KOCHAVA_CONSUMER_LOG__LEVEL": "info",
+    "KOCHAVA_CONSUMER_DELIVERY__IDLE_TIMEOUT_S": "3",
+    "KOCHAVA_CONSUMER_DELIVERY__MAX_CONNECTION_AGE_S": "60",
+}
+"""Logs as in production; connections that come and go as much as they can."""
+RULES = {
+    **SINK_RULES,
+    "sink answers 401": {"match": {"app": guid("com.example.puzzle", PLATFORMS[0])}, "do": {"status": 401}},
+}
+MEMBERS = {"second member joins and leaves": False, "second member joins and is killed": True}
+BROKER = ("broker killed", "broker frozen", "retry topics refuse")
+DECK = (*RULES, *BROKER, *MEMBERS)
+
+
+class Recovery(NamedTuple):
+    """A card, and how long after its end all was as before, with events arriving all the while."""
+
+    kind: str
+    at_ms: int
+    ended_ms: int
+    recovered_ms: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.recovered_ms - self.ended_ms) / 1000
+
+
+@dataclass
+class Run:
+    """All facts of a run."""
+
+    history: History
+    rate: float
+    seconds: float
+    protocol: str
+    seed: int
+    started_ms: int = 0
+    warm_ms: int = 0
+    """When every kind of fault had been seen once."""
+    samples: list[Sample] = field(default_factory=list)
+    quiet: list[Span] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def judged(self) -> list[Span]:
+        """The quiet windows after the warm-up."""
+        return [window for window in self.quiet if window.at_ms >= self.warm_ms]
+
+
+class Soak(Scenario):
+    """A long run. `soak` returns its facts; *tell* is called each second with what is going on."""
+
+    def __init__(
+        self, kafka: RealKafka, folder: Path, seed: int, *, seconds: float, rate: float, protocol: str,
+        tell: Callable[[float, str], None],
+    ) -> None:  # fmt: skip
+        super().__init__(kafka, folder, seed, protocol=protocol, seconds=seconds)
+        self._rate = rate
+        self._seed = seed
+        self._tell_progress = tell
+        self._doing = "starting"
+        self._is_over = threading.Event()
+        self._is_watched = threading.Event()
+        self._posts: list[Post] = []
+        self._last_request = 0
+
+    def soak(self) -> Run:
+        """Play, and return what happened."""
+        history = self.play()
+        self._run.history = history
+        return self._run
+
+    # -- the run
+
+    def _play(self, kochava: SandboxProcess) -> History:
+        self._run = Run(History("", "", 0, 0), self._rate, self._seconds, self._protocol, self._seed)
+        self._start_member()
+        (self._resident,) = self._members.values()
+        wait_until(lambda: self._assigned(self._resident) == PARTITIONS, "the member has all source partitions")
+        self._run.started_ms = now_ms()
+        with ThreadPoolExecutor(2) as pool:
+            watching, producing = pool.submit(self._watch), pool.submit(self._feed)
+            try:
+                self._play_cards()
+                self._is_over.set()
+                made = producing.result()
+                self._doing = "coming to rest"
+                is_settled = self._comes_to_rest()
+            finally:
+                self._is_over.set()
+                self._is_watched.set()
+        watching.result()
+        for name in [*self._members]:
+            self._end(name)
+        history = self._tell(kochava, is_settled=is_settled)
+        if len(history.produced) != made:
+            self._run.problems.append(f"{made} records were produced and {len(history.produced)} are on the topic")
+        return history
+
+    def _play_cards(self) -> None:
+        run, ends = self._run, time.monotonic() + self._seconds
+        run.warm_ms = now_ms() + round(self._seconds * 500)  # at the latest
+        self._be_quiet(min(10.0, self._seconds / 4))
+        deck: list[str] = []
+        decks = 0
+        while time.monotonic() < ends - min(CARD_S, self._seconds / 3):
+            if not deck:
+                if decks == 1:
+                    run.warm_ms = min(run.warm_ms, now_ms())
+                deck, decks = [*DECK], decks + 1
+                self._random.shuffle(deck)
+            self._play_card(deck.pop())
+            if self._has_died():
+                run.problems.append("the long-lived member ended by itself: " + run.recoveries[-1].kind)
+                return
+            self._be_quiet(QUIET_S)
+        while (left := ends - time.monotonic()) > 0:
+            self._be_quiet(min(QUIET_S, left))
+
+    def _play_card(self, kind: str) -> None:
+        self._doing, since_ms = kind, now_ms()
+        match kind:
+            case "broker killed":
+                with self._also():
+                    self._kill_the_broker()
+            case "broker frozen":
+                with self._also():
+                    self._freeze_the_broker()
+            case "retry topics refuse":  # only what fails needs them
+                with self._hurting("sink fails half"):
+                    self._refuse_retries()
+            case _ if kind in MEMBERS:
+                with self._also():
+                    self._visit(is_killed=MEMBERS[kind])
+            case _:
+                with self._hurting(kind):
+                    time.sleep(self._random.uniform(1, 4))
+        ended_ms = now_ms()
+        self._doing = f"coming back: {kind}"
+        deadline = time.monotonic() + RECOVER_S
+        while not (is_back := self._is_back(ended_ms)) and time.monotonic() < deadline and not self._has_died():
+            time.sleep(0.2)
+        if not is_back:
+            self._run.problems.append(f"not back {RECOVER_S:.0f} s after: {kind}")
+        self._run.recoveries.append(Recovery(kind, since_ms, ended_ms, now_ms()))
+        self._doing = "settling"
+        time.sleep(SETTLE_S)
+
+    def _be_quiet(self, seconds: float) -> None:
+        self._doing, since_ms = "quiet", now_ms()
+        time.sleep(seconds)
+        self._run.quiet.append(Span(since_ms, now_ms()))
+
+    def _has_died(self) -> bool:
+        assert self._resident.process is not None
+        return self._resident.process.poll() is not None
+
+    def _is_back(self, since_ms: int) -> bool:
+        """Say whether the newest look, taken after *since_ms*, finds all partitions here and nothing held up."""
+        sample = self._run.samples[-1] if self._run.samples else Sample(0, {})
+        return (
+            sample.at_ms > since_ms
+            and sample.values.get("assigned") == PARTITIONS + OUR_PARTITIONS
+            and sample.values["lag"] < self._rate * 2
+            and sample.values["circuit"] == sample.values["lanes"] == 0
+        )
+
+    # -- faults
+
+    @contextlib.contextmanager
+    def _hurting(self, kind: str) -> Iterator[None]:
+        since_ms = now_ms()
+        self._kochava.set_rules(RULES[kind])
+        try:
+            yield
+        finally:
+            self._kochava.set_rules()
+            self._note(kind, "sink", since_ms)
+
+    @contextlib.contextmanager
+    def _also(self) -> Iterator[None]:
+        """Hurt the sink at the same time, every other time."""
+        if self._random.random() < 0.5:
+            yield
+            return
+        with self._hurting(self._random.choice([*RULES])):
+            yield
+
+    def _visit(self, *, is_killed: bool) -> None:
+        """Let a second member have its share for some seconds."""
+        since_ms = now_ms()
+        self._start_member()
+        name = f"member-{self._started}"
+        visitor = self._members[name]
+        wait_until(lambda: self._assigned(visitor) > 0, "the second member has partitions")
+        time.sleep(self._random.uniform(2, 4))
+        if is_killed:
+            killed_ms = now_ms()
+            self._members.pop(name).kill()
+            self._note("SIGKILL", name, killed_ms)
+        else:
+            self._end(name)
+        self._note("second member", name, since_ms)
+
+    def _start_member(self, *, kill_at: str | None = None) -> None:
+        assert kill_at is None
+        self._started += 1
+        name = f"member-{self._started}"
+        self._members[name] = ConsumerProcess(self._setup, name, (), ENVIRONMENT).start()
+
+    def _assigned(self, member: ConsumerProcess) -> float:
+        return member.metric("kochava_assigned_partitions", topic=self._name)
+
+    # -- beside it
+
+    def _feed(self) -> int:
+        """Produce evenly, stamped with their time; one record in 97 is no event. Return how many there were."""
+        producer = Producer(
+            {"bootstrap.servers": self._kafka.bootstrap_servers, "enable.idempotence": True, "linger.ms": 5,
+             "message.timeout.ms": 120_000, "log_level": 0}
+        )  # fmt: skip
+        started, index = time.monotonic(), 0
+        while not self._is_over.is_set():
+            chunk = events(CHUNK, f"{self._name}-{index // CHUNK}-", seed=index, occurred_at=datetime.now(UTC))
+            for _, value in chunk:
+                time.sleep(max(0.0, started + index / self._rate - time.monotonic()))
+                producer.produce(self._name, b"\x00broken" if index % POISON_EVERY == 0 else value, key=b"%d" % index)
+                producer.poll(0)
+                index += 1
+        assert producer.flush(120) == 0, "the test's own producer gave up"
+        return index
+
+    def _id_of(self, index: int) -> str:
+        return "" if index % POISON_EVERY == 0 else f"{self._name}-{index // CHUNK}-{index % CHUNK}"
+
+    def _watch(self) -> None:
+        """Look once a second, and take what the sandbox has noted: it remembers only the last requests."""
+        looker, started, number = Looker(self._resident), time.monotonic(), 0
+        while not self._is_watched.wait(max(0.0, started + number - time.monotonic())):
+            sample = looker.look()
+            self._run.samples.append(sample)
+            self._take_posts()
+            self._tell_progress(time.monotonic() - started, self._line(sample))
+            number = int(time.monotonic() - started) + 1
+
+    def _line(self, sample: Sample) -> str:
+        shown = {"delivered_per_s": "/s", "rss_mib": "MiB", "lag": "lag", "in_flight": "in flight"}
+        numbers = " ".join(f"{sample.values[key]:5.0f} {unit}" for key, unit in shown.items() if key in sample.values)
+        return f"{numbers}  {self._doing}"
+
+    def _take_posts(self) -> None:
+        with urllib.request.urlopen(
+            f"{self._kochava.url}/_sandbox/log?after={self._last_request}", timeout=60
+        ) as answer:
+            for line in map(json.loads, answer):
+                assert line["seq"] == self._last_request + 1, "the sandbox forgot requests that were not read"
+                self._last_request = line["seq"]
+                self._posts.append(Post(line["time_ms"], line["id"] or "", str(line["status"]), line["accepted"]))
+
+    # -- the end
+
+    def _tell(self, kochava: SandboxProcess, *, is_settled: bool) -> History:
+        self._take_posts()
+        history = History(
+            self._name, self._setup.dead_letter, request_timeout_ms=3000, commit_interval_ms=1000,
+            faults=sorted(self._faults), exits=self._exits, is_settled=is_settled, posts=self._posts,
+        )  # fmt: skip
+        for record in self._kafka.read_all(self._name, seconds=600):
+            place = (record.topic, record.partition, record.offset)
+            history.produced.append(Produced(place, self._id_of(int(record.key or b"0"))))
+        for topic in (*map(self._setup.tier, self._setup.tiers), self._setup.held, self._setup.dead_letter):
+            history.moved += self._moved(topic)
+        history.commits = read_commits(self._kafka, self._setup.group)
+        return history
