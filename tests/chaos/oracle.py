@@ -139,6 +139,11 @@ def _reason(history: History, facts: _Facts, first: Post, second: Post, place: P
     for fault in between:
         if fault.kind.startswith(tuple(CRASHES)) and _hidden_ms(between, first, fault) <= unwritten_ms:
             return "crash"
+    copied = [move.at_ms for move in facts.moves[place]] if place is not None else []
+    for fault in history.faults:  # the copy on a topic of ours outlived the crash, and its source was read again
+        is_crash = fault.kind.startswith(tuple(CRASHES)) and fault.at_ms <= second.at_ms
+        if is_crash and any(0 <= fault.at_ms - at_ms <= unwritten_ms for at_ms in copied):
+            return "crash"
     for one in history.exits:
         if one.code == 6 and first.at_ms <= one.at_ms <= second.at_ms:
             return "forced end"

@@ -34,7 +34,7 @@ MEASURES = (
     Measure("threads", "threads", "", 0.5),
     Measure("connections", "connections", "", 8.0),
     Measure("tasks", "event loop tasks", "", 1.0),
-    Measure("series", "metric series", "", 8.0),
+    Measure("series", "metric series", "", 50.0),  # of topic, event and app: each begins with its first, and is bounded
     Measure("in_flight", "records in flight", "", 16.0),
     Measure("lag", "lag", "records", 500.0),
     Measure("delivered_per_s", "delivered", "/s", None),
