@@ -21,6 +21,8 @@ from tests.soak.run import BROKER, Run
 
 COLOURS = {"sink": "#f0a848", "broker": "#d86a6a", "member": "#8a7fd0", "coming back": "#d9d9d9"}
 QUIET = "#4a9d5b"
+MAX_LABELS = 60
+"""Of more nobody could read one; the bands and the table of faults still tell."""
 INK = ("#1f5fa8", "#c2571a", "#2d8a57")
 
 
@@ -49,16 +51,14 @@ PANELS = (
 def draw(run: Run, findings: Sequence[Finding]) -> Figure:
     """Return the figure. Everything is placed by seconds since the steady rate began."""
     figure, panels = plt.subplots(len(PANELS), 1, figsize=(15, 1.75 * len(PANELS)), sharex=True, squeeze=False)
-    figure.subplots_adjust(left=0.045, right=0.99, top=0.94, bottom=0.045, hspace=0.42)
+    figure.subplots_adjust(left=0.045, right=0.99, top=0.925, bottom=0.045, hspace=0.42)
     for panel, (axes,) in zip(PANELS, panels, strict=True):
         _bands(axes, run)
         _lines(axes, panel, run, findings)
     top: Axes = panels[0][0]
-    for card in run.recoveries:
-        top.annotate(
-            card.kind.removeprefix("sink ").removeprefix("second member "), (_s(run, card.at_ms), 1.03),
-            xycoords=("data", "axes fraction"), rotation=40, fontsize=8, annotation_clip=False,
-        )  # fmt: skip
+    for card in run.recoveries if len(run.recoveries) <= MAX_LABELS else ():
+        label = card.kind.removeprefix("sink ").removeprefix("second member ")
+        top.annotate(label, (_s(run, card.at_ms), 1.3), xycoords=("data", "axes fraction"), rotation=50, fontsize=7)
     legend = [Patch(color=colour, alpha=0.45, label=kind) for kind, colour in COLOURS.items()]
     legend.append(Patch(color=QUIET, alpha=0.12, label="quiet, judged"))
     figure.legend(handles=legend, loc="lower center", ncols=len(legend), frameon=False)
@@ -104,7 +104,7 @@ def _lines(axes: Axes, panel: Panel, run: Run, findings: Sequence[Finding]) -> N
         axes.plot(times, [sample.values.get(key, math.nan) for sample in run.samples], color=ink, lw=1, label=label)
         if key in by_key:
             points = [(_s(run, point.at_ms), point.value) for point in by_key[key].points]
-            axes.plot(*zip(*points, strict=True) if points else ([], []), "o", color=ink, ms=4, mec="white", mew=0.6)
+            axes.plot(*zip(*points, strict=True) if points else ([], []), "o", color=ink, ms=5, mec="white", mew=0.6)
     axes.set_title(panel.title, loc="left", fontsize=10, pad=3)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.is_log:

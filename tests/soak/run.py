@@ -44,8 +44,9 @@ ENVIRONMENT = {
     "KOCHAVA_CONSUMER_LOG__LEVEL": "info",
     "KOCHAVA_CONSUMER_DELIVERY__IDLE_TIMEOUT_S": "3",
     "KOCHAVA_CONSUMER_DELIVERY__MAX_CONNECTION_AGE_S": "60",
+    "MALLOC_ARENA_MAX": "2",
 }
-"""Logs as in production; connections that come and go as much as they can."""
+"""Logs and memory as in the image; connections that come and go as much as they can."""
 RULES = {
     **SINK_RULES,
     "sink answers 401": {"match": {"app": guid("com.example.puzzle", PLATFORMS[0])}, "do": {"status": 401}},
@@ -153,14 +154,16 @@ class Soak(Scenario):
                     run.warm_ms = min(run.warm_ms, now_ms())
                 deck, decks = [*DECK], decks + 1
                 self._random.shuffle(deck)
-            self._play_card(deck.pop())
+            is_back = self._play_card(deck.pop())
             if self._has_died():
                 run.problems.append("the long-lived member ended by itself: " + run.recoveries[-1].kind)
                 return
-            self._be_quiet(QUIET_S)
+            if is_back:
+                self._be_quiet(QUIET_S)
         self._be_quiet(max(0.0, ends - time.monotonic()))
 
-    def _play_card(self, kind: str) -> None:
+    def _play_card(self, kind: str) -> bool:
+        """Do it, and return whether all is as before within the time there is for it."""
         self._doing, since_ms = kind, now_ms()
         match kind:
             case "broker killed":
@@ -188,6 +191,7 @@ class Soak(Scenario):
         self._run.recoveries.append(Recovery(kind, since_ms, ended_ms, now_ms()))
         self._doing = "settling"
         time.sleep(SETTLE_S)
+        return is_back
 
     def _be_quiet(self, seconds: float) -> None:
         self._doing, since_ms = "quiet", now_ms()
