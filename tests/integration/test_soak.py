@@ -13,11 +13,11 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 def test_a_member_lives_through_it_and_every_measure_is_seen(tmp_path: Path) -> None:
     told: list[str] = []
-    run = play(tmp_path, seconds=20, rate=200, seed=1, protocol="classic", tell=lambda _, text: told.append(text))
+    run = play(tmp_path, seconds=20, rate=100, seed=1, protocol="classic", tell=lambda _, text: told.append(text))
     verdict = judge(run.history)
     assert run.problems == []
     assert verdict.violations == []
-    assert len(run.history.produced) > 2000
+    assert len(run.history.produced) > 1000
     assert run.recoveries
     assert told
     for measure in MEASURES:

@@ -235,7 +235,7 @@ class RealKafka:
 
     @cached_property
     def admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})  # it is killed on purpose
 
     def create_topic(self, name: str, partitions: int, **config: str) -> None:
         """Make a topic; `cleanup_policy="compact"` stands for `cleanup.policy`."""
