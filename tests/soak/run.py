@@ -160,7 +160,8 @@ class Soak(Scenario):
                 return
             if is_back:
                 self._be_quiet(QUIET_S)
-        self._be_quiet(max(0.0, ends - time.monotonic()))
+        while (left := ends - time.monotonic()) > 0:
+            self._be_quiet(min(QUIET_S, left))
 
     def _play_card(self, kind: str) -> bool:
         """Do it, and return whether all is as before within the time there is for it."""
