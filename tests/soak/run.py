@@ -38,6 +38,8 @@ SETTLE_S = 4.0
 """From when events are settled in time until a window is quiet: retry tiers, a held sweep, idle connections end."""
 QUIET_S = 5.0
 RECOVER_S = 60.0
+IDLE_S = 20.0
+"""Some times the idle timeout, for a busy machine."""
 CARD_S = 45.0
 """A card is played only if so much time is left for it, so that the end is quiet."""
 ENVIRONMENT = {
@@ -131,6 +133,7 @@ class Soak(Scenario):
                 made = producing.result()
                 self._doing = "coming to rest"
                 is_settled = self._comes_to_rest()
+                self._let_go()
             finally:
                 self._is_over.set()
                 self._is_watched.set()
@@ -198,6 +201,14 @@ class Soak(Scenario):
         self._doing, since_ms = "quiet", now_ms()
         time.sleep(seconds)
         self._run.quiet.append(Span(since_ms, now_ms()))
+
+    def _let_go(self) -> None:
+        """Wait until connections are closed for idleness: what still is there now, nobody needs."""
+        self._doing, since = "letting go", time.monotonic()
+        while self._run.samples[-1].values.get("connections") != 0 and time.monotonic() < since + IDLE_S:
+            time.sleep(0.2)
+        if left := self._run.samples[-1].values.get("connections"):
+            self._run.problems.append(f"{left:.0f} connections are open {IDLE_S:.0f} s after the last event")
 
     def _has_died(self) -> bool:
         assert self._resident.process is not None
