@@ -19,6 +19,8 @@ from tests.soak.judge import Finding
 from tests.soak.run import Run
 from tests.support.kafka import ROOT
 
+CONNECTIONS = 64
+"""As `Setup` sets them."""
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
@@ -64,8 +66,13 @@ def account(run: Run, verdict: Verdict) -> dict[str, str]:
     rows |= {f"accepted again: {reason}": f"{count:,}" for reason, count in verdict.explained.most_common()}
     rows["accepted again: unexplained"] = f"{sum(text.startswith('C3') for text in verdict.violations):,}"
     rows["second members killed"] = f"{crashes}, sent again because of each: {_listed(verdict.per_crash)}"
+    rows["connections, at most, and left at rest"] = f"{_most(run, 'connections')}, and {run.left_at_rest}"
     rows["commits looked at"] = f"{len(history.commits):,}"
     return rows
+
+
+def _most(run: Run, key: str) -> str:
+    return f"{max((sample.values.get(key, 0) for sample in run.samples), default=0):.0f}"
 
 
 def _listed(counts: Sequence[int]) -> str:
@@ -78,6 +85,8 @@ def problems(run: Run, verdict: Verdict, findings: Iterable[Finding]) -> list[st
     short = next((one for one in findings if one.verdict == "TOO SHORT"), None)
     if short is not None:
         found.append(f"{len(short.points)} quiet windows after the warm-up say nothing of growth: run longer")
+    if any(sample.values.get("connections", 0) > CONNECTIONS for sample in run.samples):
+        found.append(f"{_most(run, 'connections')} connections were open, and {CONNECTIONS} are allowed")
     return [*run.problems, *verdict.violations, *found]
 
 

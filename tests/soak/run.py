@@ -87,6 +87,8 @@ class Run:
     quiet: list[Span] = field(default_factory=list)
     recoveries: list[Recovery] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    left_at_rest: float | None = None
+    """Connections, when they had had the time to go; None if nobody could tell."""
 
     @property
     def judged(self) -> list[Span]:
@@ -203,12 +205,13 @@ class Soak(Scenario):
         self._run.quiet.append(Span(since_ms, now_ms()))
 
     def _let_go(self) -> None:
-        """Wait until connections are closed for idleness: what still is there now, nobody needs."""
-        self._doing, since = "letting go", time.monotonic()
-        while self._run.samples[-1].values.get("connections") != 0 and time.monotonic() < since + IDLE_S:
+        """Wait until connections are closed for idleness: what is still there then, nobody needs."""
+        self._doing, deadline = "letting go", time.monotonic() + IDLE_S
+        while (left := self._run.samples[-1].values.get("connections")) != 0 and time.monotonic() < deadline:
             time.sleep(0.2)
-        if left := self._run.samples[-1].values.get("connections"):
-            self._run.problems.append(f"{left:.0f} connections are open {IDLE_S:.0f} s after the last event")
+        self._run.left_at_rest = left
+        if left != 0:
+            self._run.problems.append(f"{left} connections are open {IDLE_S:.0f} s after the last event")
 
     def _has_died(self) -> bool:
         assert self._resident.process is not None

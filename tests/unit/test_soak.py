@@ -213,16 +213,17 @@ def test_a_good_run_has_a_page_that_says_so() -> None:
 
 
 def test_what_is_wrong_is_listed_first_and_its_facts_are_kept(tmp_path: Path) -> None:
-    leaking = [Sample(at_ms, {**values, "fds": at_ms / 1000}) for at_ms, values in RUN.samples]
+    leaking = [Sample(at_ms, {**values, "other_fds": at_ms / 1000, "connections": 65}) for at_ms, values in RUN.samples]
     lost = replace(HISTORY, posts=HISTORY.posts[:1])
     run = replace(RUN, history=lost, samples=leaking, problems=["not back 60 s after: broker killed"])
     judged = findings(run)
     wrong = problems(run, judge_history(lost), judged)
     assert [text.split(",")[0].split(":")[0] for text in wrong] == [
-        "not back 60 s after", "C1 lost", "file descriptors grows by 520",
+        "not back 60 s after", "C1 lost", "file descriptors beside connections grows by 520",
+        "65 connections were open",
     ]  # fmt: skip
     text = write(run, judge_history(lost), judged, tmp_path / "out").read_text()
-    assert "3 wrong" in text
+    assert "4 wrong" in text
     assert text.index("C1 lost") < text.index("<table") < text.index("<svg")
     for name in ("soak.png", "samples.csv", "history.json", "timeline.txt"):
         assert (tmp_path / "out" / name).stat().st_size > 0
