@@ -66,7 +66,8 @@ def account(run: Run, verdict: Verdict) -> dict[str, str]:
     rows |= {f"accepted again: {reason}": f"{count:,}" for reason, count in verdict.explained.most_common()}
     rows["accepted again: unexplained"] = f"{sum(text.startswith('C3') for text in verdict.violations):,}"
     rows["second members killed"] = f"{crashes}, sent again because of each: {_listed(verdict.per_crash)}"
-    rows["connections, at most, and left at rest"] = f"{_most(run, 'connections')}, and {run.left_at_rest}"
+    left = "unknown" if run.left_at_rest is None else f"{run.left_at_rest:g}"
+    rows["connections, at most, and left at rest"] = f"{_most(run, 'connections')}, and {left}"
     rows["commits looked at"] = f"{len(history.commits):,}"
     return rows
 
