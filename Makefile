@@ -39,6 +39,9 @@ chaos-oracle: $(VENV)/.dev java  ## Builds with a mistake in them: the oracle mu
 fuzz: $(VENV)/.dev  ## SECONDS=300 of coverage-guided fuzzing, each target against its oracle; ARGS=--keep
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),300) $(ARGS)
 
+soak: $(VENV)/.dev java  ## MINUTES=60 of mixed faults at a steady rate: does anything grow? Writes a page with plots
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60) $(ARGS)
+
 kafka: $(VENV)/.dev java  ## Run an Apache Kafka in the foreground, to play with; PORT=9092
 	@$(BIN)/python -m tests.support.kafka $(PORT)
 
@@ -91,4 +94,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench chaos chaos-oracle fuzz kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench chaos chaos-oracle fuzz soak kafka wheel image lock docs clean java

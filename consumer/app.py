@@ -416,6 +416,7 @@ class Member:
         )
         metrics.connections_open.read_from(lambda: {(): getattr(self._transport, "open", 0)})
         metrics.connections_opened.read_from(lambda: getattr(self._transport, "connections_opened", 0))
+        metrics.event_loop_tasks.read_from(lambda: len(asyncio.all_tasks(self._loop)))
         metrics.poll_loop.read_from(
             lambda: (
                 {}

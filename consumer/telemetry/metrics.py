@@ -225,6 +225,7 @@ class Metrics(Collector):
         self.schema_cache_misses = c("kochava_schema_cache_misses", "Records that had to wait for their schema.")
         self.poll_loop = g("kochava_poll_loop_seconds_since_last", "Since the Kafka thread last went round.")
         self.event_loop_lag = g("kochava_event_loop_lag_seconds", "How late the event loop's last tick was.")
+        self.event_loop_tasks = g("kochava_event_loop_tasks", "Tasks of the event loop: retries, probes, the servers'.")
         self.build_info = g("kochava_build_info", "1; the labels say what runs.", ["version", "librdkafka"])
         self.build_info.set(1, (__version__, confluent_kafka.libversion()[0]))
         self._registry = CollectorRegistry()

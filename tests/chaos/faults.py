@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from confluent_kafka import KafkaException
 
+from consumer.sandbox.events import APPS, PLATFORMS, guid
 from tests.chaos.world import Embedded, ThreeNodes
 from tests.support.registry import UNKNOWN_SCHEMA, Raw, _json
 
@@ -187,7 +188,7 @@ SINK_RULES: dict[str, tuple[Excuse, dict[str, Any]]] = {
     "drips": ("answer", {"match": {"share": 0.05}, "do": {"drip_ms": 100}}),
     "a large body": ("answer", {"match": {"share": 0.05}, "do": {"body": "x" * 300_000, "accepted": True}}),
     "closes silently": ("", {"do": {"close": "silent"}}),
-    "401 for one app": ("", {"match": {"app": "koexample-puzzle-ios-1a2b3c"}, "do": {"status": 401}}),
+    "401 for one app": ("", {"match": {"app": guid(APPS[0], PLATFORMS[0])}, "do": {"status": 401}}),
     "403 for all": ("", {"do": {"status": 403}}),
     "404": ("", {"do": {"status": 404}}),
 }  # fmt: skip

@@ -59,7 +59,7 @@ class Members:
 
     # -- what is done to them
 
-    def start(self, *, kill_at: str | None = None) -> None:
+    def start(self, *, kill_at: str | None = None) -> ConsumerProcess:
         name = f"member-{len(self._started) + 1}"
         self._started.append(name)
         member = ConsumerProcess(self._setup, name, (), self._setup.environment)
@@ -70,6 +70,7 @@ class Members:
             options += ["--kill-at", kill_at]
         member.module = ("tests.chaos.member", *options)
         self._processes[name] = member.start()
+        return member
 
     def kill(self, name: str) -> None:
         self._look_at_memory(name)

@@ -148,7 +148,7 @@ def _reason(history: History, facts: _Facts, first: Post, second: Post, place: P
     for fault in between:  # a member that wakes up sends what it had in hand, until it hears that it is nobody
         if fault.excuse in AWAY and fault.at_ms - unwritten_ms <= first.at_ms <= fault.until_ms + unwritten_ms:
             return "assignment lost or commit impossible"
-    if place is not None and (why := _copied(history, facts, place, unwritten_ms)):
+    if place is not None and (why := _copied(history, facts, place, second, unwritten_ms)):
         return why
     if place is not None and _was_covered(history, facts, place, first, second):
         return None
@@ -163,18 +163,16 @@ def _reason(history: History, facts: _Facts, first: Post, second: Post, place: P
     return None
 
 
-def _copied(history: History, facts: _Facts, place: Place, unwritten_ms: int) -> str | None:
-    """Say why there are two copies of a record on one topic of ours, if there are, and if that can't be helped."""
-    by_topic: dict[str, list[int]] = defaultdict(list)
+def _copied(history: History, facts: _Facts, place: Place, second: Post, unwritten_ms: int) -> str | None:
+    """Say why a record was sent from a topic of ours and from where it came, or from there twice."""
     for move in facts.moves[place]:
-        by_topic[move.place[0]].append(move.at_ms)
-    for times in by_topic.values():
-        for fault in history.faults if len(times) > 1 else ():
-            if times[0] - unwritten_ms <= fault.until_ms and fault.at_ms <= times[-1]:
+        for fault in history.faults:
+            is_near = fault.until_ms >= move.at_ms - unwritten_ms and fault.at_ms <= move.at_ms + unwritten_ms
+            if is_near and fault.at_ms <= second.at_ms:
                 if fault.excuse == "crash":
-                    return "crash between our topic's acknowledgement and the store"
+                    return "crash between our topic's acknowledgement and the commit"
                 if fault.excuse in AWAY:
-                    return "produced, but not acknowledged in time"
+                    return "copied to our topic, and the commit was impossible"
     return None
 
 

@@ -67,8 +67,6 @@ class Scenario:
         self._ids: dict[bytes, str] = {}
         self._aborted: list[str] = []
         self._failure: BaseException | None = None
-        self._last: dict[tuple[str, int], int] = {}
-        """Where the records of each source partition end."""
 
     def play(self) -> History:
         with (
@@ -102,7 +100,6 @@ class Scenario:
         if self._failure is not None:
             raise RuntimeError(f"the suite's own producer failed: {self._failure}")
         self._heal()
-        self._last = {(self.name, at.partition): at.offset + 1 for at in self.world.kafka.read_all(self.name)}
         is_settled = self._comes_to_rest()
         self.members.end_all()
         return self._tell(self.kochava, is_settled=is_settled)
@@ -246,6 +243,8 @@ class Scenario:
 
     def _comes_to_rest(self) -> bool:
         """Wait until every log of ours is read and committed to its end, and stays so."""
+        records = self.world.kafka.read_all(self.name, seconds=600)
+        last = {(self.name, record.partition): record.offset + 1 for record in records}
         deadline = time.monotonic() + REST_S
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:
@@ -253,14 +252,14 @@ class Scenario:
             if not self.members.names:
                 self.members.start()
             with suppress(KafkaException):
-                quiet = quiet + 1 if self._is_read() else 0
+                quiet = quiet + 1 if self._is_read(last) else 0
         return quiet >= 3
 
-    def _is_read(self) -> bool:
-        """Say whether all is committed; the markers of a transaction may be left, nothing is read there."""
+    def _is_read(self, last: dict[tuple[str, int], int]) -> bool:
+        """Say whether all is committed, up to the *last* records of the source: markers may be left behind them."""
         committed = self.world.kafka.committed(self.group)
         topics = [*map(self._setup.tier, self._setup.tiers), self._setup.held]
-        return all(committed.get(at, 0) >= end for at, end in self._last.items()) and all(
+        return all(committed.get(at, 0) >= end for at, end in last.items()) and all(
             committed.get((topic, number), low) >= high
             for topic in topics
             for number, (low, high) in self.world.kafka.ends(topic).items()

@@ -81,8 +81,8 @@ class KafkaClient:
         finally:
             consumer.close()
 
-    def read_all(self, topic: str) -> list[Stored]:
-        """Return all committed records of *topic*."""
+    def read_all(self, topic: str, *, seconds: float = 60) -> list[Stored]:
+        """Return all committed records of *topic*, of which there are no more than can be read in *seconds*."""
         ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
         consumer = Consumer(
             {"bootstrap.servers": self.bootstrap_servers, "group.id": "reading", "enable.auto.commit": False,
@@ -93,9 +93,9 @@ class KafkaClient:
         try:
             consumer.assign([TopicPartition(topic, number, bounds[0]) for number, bounds in ends.items()])
             finished: set[int] = set()
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + seconds
             while len(finished) < len(ends):
-                assert time.monotonic() < deadline, f"{topic} was not read to its end within 60 s"
+                assert time.monotonic() < deadline, f"{topic} was not read to its end within {seconds:g} s"
                 for message in consumer.consume(500, 0.2):
                     if (error := message.error()) is not None:
                         assert error.code() == KafkaError._PARTITION_EOF, error

@@ -200,6 +200,7 @@ class ConsumerProcess:
     """`kochava-consumer run`."""
 
     def __init__(self, setup: Setup, name: str, options: Sequence[str], environment: dict[str, str]) -> None:
+        self.name = name
         self._config = setup.write(name)
         self._options = options
         self.port = free_port()

@@ -102,6 +102,18 @@ def test_a_crash_explains_nothing_that_a_commit_had_told() -> None:
     assert "C3" in violations(history)
 
 
+@pytest.mark.parametrize(("copied_ms", "found"), [(9000, []), (2000, ["C3"])])
+def test_a_crash_right_after_a_copy_explains_both_copies_however_late_they_are_sent(
+    copied_ms: int, found: list[str]
+) -> None:
+    """Held, not yet committed, killed: the next owner has it from its source, and the sweep from the held topic."""
+    copy = Moved(copied_ms, (TIER, 0, 1), (SOURCE, 0, 3), 0)
+    posts = [*GOOD.posts[:-1], Post(20_000, "d", "200", accepted=True), Post(21_600, "d", "200", accepted=True)]
+    kept = [commit for commit in GOOD.commits if commit.offset != 4]
+    history = replace(GOOD, posts=posts, moved=[*GOOD.moved, copy], commits=kept, faults=[KILL])
+    assert violations(history) == found
+
+
 def test_a_lost_answer_explains_a_duplicate() -> None:
     assert judge(again(9800, first="reset_after")).violations == []
 
@@ -133,7 +145,7 @@ def test_two_copies_on_our_topic_need_a_reason() -> None:
     assert violations(history) == ["C3"]
     crash = KILL._replace(at_ms=1220, until_ms=1220)
     assert judge(replace(history, faults=[crash])).explained == {
-        "crash between our topic's acknowledgement and the store": 1
+        "crash between our topic's acknowledgement and the commit": 1
     }
 
 
