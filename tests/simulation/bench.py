@@ -6,7 +6,7 @@ rebalance, pipeline, delivery, breaker, lanes, parking, forwarding, settlement.
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from random import Random
@@ -15,13 +15,14 @@ from typing import Any
 from unittest import mock
 
 import structlog
+import tenacity
 
 from consumer import app, rebalance
 from consumer.adapters import kafka_forwarder, kafka_positions, kafka_source
 from consumer.adapters.kafka_forwarder import KafkaForwarder
 from consumer.core.assignment import Assignment
 from consumer.core.headers import ORIGIN_TOPIC
-from consumer.core.record import Headers, Record
+from consumer.core.record import Headers, Partition, Record
 from consumer.core.retry import RetryPlan
 from consumer.errors import ExitCode
 from consumer.pipeline import Pipeline
@@ -29,7 +30,7 @@ from consumer.ports import ForwardProblem, Request, SchemaNeeded
 from consumer.settings import Settings
 from consumer.settlement import Positions
 from consumer.translate import Filtered, Prepared, Refused, Step
-from tests.simulation.broker import Broker
+from tests.simulation.broker import Broker, Client
 from tests.simulation.consumer import FakeConsumer
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.member import Member
@@ -52,7 +53,7 @@ def settings(batch_max_records: int, max_in_flight: int, connections: int, max_s
             "group_protocol": protocol, "session_timeout_ms": 6_000, "max_poll_interval_ms": 20_000,
             "committed_budget_s": 600, "batch_max_records": batch_max_records, "batch_max_wait_ms": 250,
         },
-        "kochava": {"apps": {app_name: {"guid": f"guid-{app_name}"} for app_name in APPS}},
+        "kochava": {"endpoint": "http://127.0.0.1/track/json", "apps": {app_name: {"guid": f"guid-{app_name}"} for app_name in APPS}},
         "delivery": {
             "max_in_flight_records": max_in_flight, "connections": connections, "max_span_records": max_span,
             "connect_timeout_s": 1, "request_timeout_s": 1.5, "retry_budget_s": 3, "drain_timeout_s": 4,
@@ -79,6 +80,7 @@ class Bench:
         self.oracle = Oracle(self.world, self.broker)
         self.plan = RetryPlan.of(chosen.topic_prefix, chosen.retry.tiers)
         self.oracle.watch(self.group, self.sink, self.plan.dead_letter_topic)
+        self.group.on_removed.append(self._removed)
         self.members: dict[str, Member] = {}
         self.starting: Member | None = None
         """Who is being made: constructors of the product look here to whom they belong."""
@@ -91,6 +93,11 @@ class Bench:
     @property
     def alive(self) -> list[Member]:
         return [member for member in self.members.values() if not member.is_dead]
+
+    def _removed(self, client: Client, owned: Iterable[Partition]) -> None:
+        for member in self.members.values():
+            if client in member.consumers:
+                self.oracle.removed(member.name, owned)
 
     def start_member(self) -> Member:
         name = f"m{len(self.members) + 1}"
@@ -106,7 +113,7 @@ class Bench:
                 "AdminServer": _NoAdmin, "FastTransport": self._transport, "KafkaForwarder": _forwarder(self),
                 "Pipeline": _pipeline(self), "Random": lambda: Random(self.world.random.random()),
                 "SystemClock": lambda: _Clock(self.owner), "Watchdog": lambda after_s: _Watchdog(self.owner, after_s),
-                "gc": mock.NonCallableMagicMock(), "make_decoder": lambda *_: _Decoder(self.world),
+                "gc": SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *_: None), "make_decoder": lambda *_: _Decoder(self.world),
                 "make_translator": lambda _settings, decoder, _tell: _Translator(decoder),
                 "kafka_logger": lambda: None,
                 "socket": SimpleNamespace(gethostname=lambda: self.owner.name),
@@ -117,6 +124,8 @@ class Bench:
             (kafka_positions, {"AdminClient": lambda _conf: FakeAdmin(self.broker)}),
             (kafka_forwarder, {"Producer": self._producer}),
             (rebalance, {"asyncio": SimpleNamespace(run_coroutine_threadsafe=self._run_threadsafe)}),
+            # a loop's turn may run on any of our threads
+            (tenacity, {"threading": SimpleNamespace(local=SimpleNamespace)}),
             # sets of them are walked through: by address, no two runs would be the same
             (Assignment, {"__hash__": lambda assignment: hash((assignment.epoch, assignment.start))}),
         ]  # fmt: skip

@@ -154,6 +154,7 @@ class Group:
         self.commits: dict[Partition, Commit] = {}
         self.members: dict[int, Membership] = {}
         self.on_commit: list[Callable[[Partition, Commit], None]] = []
+        self.on_removed: list[Callable[[Client, set[Partition]], None]] = []
         self.refusal: Callable[[], int | None] = lambda: None
         """An error for the commit that comes next, if the simulation wants one."""
         self._epoch = 0
@@ -169,7 +170,10 @@ class Group:
 
     def remove(self, number: int) -> None:
         """It has left."""
-        if self.members.pop(number, None) is not None:
+        member = self.members.pop(number, None)
+        if member is not None:
+            for watch in self.on_removed:
+                watch(member.client, member.owned)
             self.rebalance()
 
     def expire(self, number: int) -> None:

@@ -540,6 +540,7 @@ class FakeConsumer:
         """Give back what is owned, commit what is stored, leave. Hangs after a fatal error, as the real one may."""
         self._enter()
         self._is_closing = True
+        span = self._blocks()
         while self._fatal is not None and not self._is_kip_848:
             self._world.current.wait()
         self._serve([])
@@ -551,6 +552,7 @@ class FakeConsumer:
         if self.member is not None:
             self.connection.send(partial(self._group.remove, self.member))
         self._is_closed = True
+        self._is_back(span)
 
     def die(self) -> None:
         """Its process was killed."""

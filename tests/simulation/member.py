@@ -165,4 +165,5 @@ class Member:
     @property
     def is_idle(self) -> bool:
         budget = self.product._budget
-        return budget.records == 0 and budget.bytes == 0 and not budget.closed_for
+        stands_still = self.world.now < max(self.frozen_until, self._loop_blocked_until, self._readers_blocked_until)
+        return not stands_still and budget.records == 0 and budget.bytes == 0 and not budget.closed_for

@@ -101,6 +101,7 @@ class Oracle:
         self._outcomes: dict[Place, list[Outcome]] = defaultdict(list)
         self._posts: dict[Post, Outcome] = {}
         self._tenures: dict[Assignment, Tenure] = {}
+        self._died_at: dict[str, float] = {}
         self._last_tenure: dict[tuple[str, Partition], Tenure] = {}
         self._tried: dict[Partition, list[tuple[float, str, Standing]]] = defaultdict(list)
         self._applied: dict[Partition, list[tuple[float, Standing]]] = defaultdict(list)
@@ -138,7 +139,14 @@ class Oracle:
             tenure.end("lost" if reason == "lost" else "given back", self._world.now)
             self._world.note(tenure.member, f"{tenure.how.upper()} {_name(tenure.partition)} ({reason})")
 
+    def removed(self, member: str, partitions: Iterable[Partition]) -> None:
+        """Note that *member* is none any more, even if it has not heard of it."""
+        for partition in partitions:
+            if (tenure := self._last_tenure.get((member, partition))) is not None:
+                tenure.end("lost", self._world.now)
+
     def died(self, member: str) -> None:
+        self._died_at[member] = self._world.now
         for tenure in self._tenures.values():
             if tenure.member == member:
                 tenure.end("died", self._world.now)
@@ -240,6 +248,8 @@ class Oracle:
                 return "drain timed out"
             # while there is no answer, or an unclear one, the record is as good as unsent
             return "no clear answer" if first.told_at == math.inf and tenure.how else None
+        if second.tenure.how == "lost" and second.tenure.ended_at <= second.sent_at:
+            return "lost, and did not know"
         partition, offset = tenure.partition, first.place[2]
         if any(at < second.tenure.began_at and one.covers(offset) for at, one in self._applied[partition]):
             return None  # it was written down, and sent all the same
@@ -248,19 +258,21 @@ class Oracle:
             for at, member, one in self._tried[partition]
         ):
             return "commit did not arrive"
-        if tenure.how in {"lost", "died"} and self._unwritten_s(tenure, first.told_at) <= UNWRITTEN_S:
-            return f"{tenure.how}, not yet committed"
+        is_given_back = tenure.how == "given back"  # and its member may have died before it could say so
+        until = self._died_at.get(tenure.member, math.inf) if is_given_back else tenure.ended_at
+        if self._unwritten_s(tenure.member, first.told_at, until) <= UNWRITTEN_S:
+            return f"{'died' if is_given_back else tenure.how}, not yet committed"
         return None
 
-    def _unwritten_s(self, tenure: Tenure, since: float) -> float:
-        """Return how long *tenure* could have written something down, but for times when its threads stood still."""
+    def _unwritten_s(self, member: str, since: float, until: float) -> float:
+        """Return how long *member* could have written something down, but for times when its threads stood still."""
         stood, reached = 0.0, since
-        for begin, end in sorted(self.held_up[tenure.member]):
-            begin, end = max(begin, reached), min(end, tenure.ended_at)  # noqa: PLW2901 - overlaps count once
+        for begin, end in sorted(self.held_up[member]):
+            begin, end = max(begin, reached), min(end, until)  # noqa: PLW2901 - overlaps count once
             if end > begin:
                 stood += end - begin
                 reached = end
-        return tenure.ended_at - since - stood
+        return until - since - stood
 
     # -- the end
 
