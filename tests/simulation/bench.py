@@ -25,7 +25,7 @@ from consumer.core.headers import ORIGIN_TOPIC
 from consumer.core.record import Headers, Partition, Record
 from consumer.core.retry import RetryPlan
 from consumer.errors import ExitCode
-from consumer.pipeline import Pipeline
+from consumer.pipeline import Batch, Pipeline
 from consumer.ports import ForwardProblem, Request, SchemaNeeded
 from consumer.settings import Settings
 from consumer.settlement import Positions
@@ -37,11 +37,11 @@ from tests.simulation.member import Member
 from tests.simulation.oracle import Oracle
 from tests.simulation.producer import FakeAdmin, FakeProducer
 from tests.simulation.sink import APPS, FakeTransport, Sink
-from tests.simulation.world import Strand, World
+from tests.simulation.world import KilledError, Strand, World
 
 SOURCE = "events"
 GROUP = "kochava"
-TIERS = ("2s", "5s")
+TIERS = ("1s", "3s")
 
 
 @cache
@@ -50,8 +50,8 @@ def settings(batch_max_records: int, max_in_flight: int, connections: int, max_s
     return Settings.model_validate({
         "kafka": {
             "bootstrap_servers": "nowhere:9092", "group_id": GROUP, "topics": [SOURCE], "start": "earliest",
-            "group_protocol": protocol, "session_timeout_ms": 6_000, "max_poll_interval_ms": 20_000,
-            "committed_budget_s": 600, "batch_max_records": batch_max_records, "batch_max_wait_ms": 250,
+            "group_protocol": protocol, "session_timeout_ms": 3_000, "max_poll_interval_ms": 20_000,
+            "committed_budget_s": 600, "batch_max_records": batch_max_records, "batch_max_wait_ms": 500,
         },
         "kochava": {"endpoint": "http://127.0.0.1/track/json", "apps": {app_name: {"guid": f"guid-{app_name}"} for app_name in APPS}},
         "delivery": {
@@ -169,9 +169,8 @@ class _Future:
     def __init__(self, world: World, coroutine: Coroutine[Any, Any, Positions], loop: VirtualLoop) -> None:
         self._world = world
         self._strand: Strand | None = None
+        self._coroutine = coroutine
         self._future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        if loop.is_dead:
-            coroutine.close()
         self._future.add_done_callback(lambda _: self._strand and self._strand.wake())
 
     def result(self, timeout: float) -> Positions:
@@ -181,7 +180,11 @@ class _Future:
         while not self._future.done():
             if world.now >= deadline:
                 raise concurrent.futures.TimeoutError
-            world.current.wait(deadline)
+            try:
+                world.current.wait(deadline)
+            except KilledError:
+                self._coroutine.close()
+                raise
         return self._future.result(0)
 
     def cancel(self) -> bool:
@@ -257,12 +260,16 @@ def _pipeline(bench: Bench) -> type[Pipeline]:
 
     class Watched(Pipeline):
         def __init__(self, **parts: Any) -> None:
-            self._member = bench.owner.name
+            self._member = bench.owner
             super().__init__(**parts)
 
         def assigned(self, assignments: Sequence[Assignment]) -> None:
-            bench.oracle.began(self._member, assignments)
+            bench.oracle.began(self._member.name, assignments)
             super().assigned(assignments)
+
+        def take(self, batch: Batch) -> None:
+            self._member.moves += 1
+            super().take(batch)
 
         async def drain(self, assignments: Sequence[Assignment], *, timeout_s: float, reason: str) -> Positions:
             bench.oracle.drains(assignments, bench.world.now + timeout_s)
@@ -270,6 +277,7 @@ def _pipeline(bench: Bench) -> type[Pipeline]:
 
         def fence(self, assignments: Sequence[Assignment], *, reason: str) -> Positions:
             bench.oracle.ended(assignments, reason)
+            self._member.moves += 1
             return super().fence(assignments, reason=reason)
 
     return Watched

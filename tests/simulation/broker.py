@@ -7,7 +7,7 @@ only when the last one has given it back, or is thought dead.
 
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -154,7 +154,8 @@ class Group:
         self.commits: dict[Partition, Commit] = {}
         self.members: dict[int, Membership] = {}
         self.on_commit: list[Callable[[Partition, Commit], None]] = []
-        self.on_removed: list[Callable[[Client, set[Partition]], None]] = []
+        self.on_removed: list[Callable[[Client, Iterable[Partition]], None]] = []
+        """Called with partitions that a member has no more."""
         self.refusal: Callable[[], int | None] = lambda: None
         """An error for the commit that comes next, if the simulation wants one."""
         self._epoch = 0
@@ -234,7 +235,10 @@ class Group:
         """Hear that a member has done what it was told."""
         member = self.members.get(number)
         if member is not None and member.asked is not None:
-            member.owned -= member.asked[0]
+            revoked = member.asked[0]
+            member.owned -= revoked
+            for watch in self.on_removed:
+                watch(member.client, revoked)
             member.asked = None
             self._reconcile()
 

@@ -112,8 +112,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             world.at(held, self._turn)
             return
         ready = self._ready
-        count = len(ready) if world.is_likely(0.8) else world.random.randint(1, len(ready))
-        self._run(count)
+        count = len(ready)
+        self._run(count if count == 1 or world.is_likely(0.8) else world.random.randint(1, count))
         if self.is_dead:
             return
         self._turn_is_due = bool(ready)

@@ -42,6 +42,7 @@ class Tenure:
     drains_until: float = math.inf
     ended_at: float = math.inf
     how: How = ""
+    is_fenced: bool = False
 
     def end(self, how: How, at: float) -> None:
         if not self.how:
@@ -136,11 +137,12 @@ class Oracle:
     def ended(self, assignments: Iterable[Assignment], reason: str) -> None:
         for assignment in assignments:
             tenure = self._tenures[assignment]
+            tenure.is_fenced = True
             tenure.end("lost" if reason == "lost" else "given back", self._world.now)
             self._world.note(tenure.member, f"{tenure.how.upper()} {_name(tenure.partition)} ({reason})")
 
     def removed(self, member: str, partitions: Iterable[Partition]) -> None:
-        """Note that *member* is none any more, even if it has not heard of it."""
+        """Note that *member* has *partitions* no more, even if its event loop has not heard of it."""
         for partition in partitions:
             if (tenure := self._last_tenure.get((member, partition))) is not None:
                 tenure.end("lost", self._world.now)
@@ -277,7 +279,10 @@ class Oracle:
     # -- the end
 
     def judge(self) -> None:
-        """When all has come to rest: C1, nothing is lost."""
+        """When all has come to rest: C1, nothing is lost; I4, whoever lost a partition knows it."""
+        for tenure in self._tenures.values():
+            if tenure.how == "lost" and not tenure.is_fenced and tenure.member not in self._died_at:
+                self.fail(f"I4: {tenure.member} has lost {_name(tenure.partition)} and does not know it")
         lost = [
             f"{event} at {place}"
             for place, event in self.wants.items()

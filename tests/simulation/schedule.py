@@ -165,11 +165,11 @@ class Schedule:
 
     def freeze(self) -> None:
         if (member := self._victim()) is not None:
-            member.freeze(self.random.choice([0.5, 3.0, 8.0, 12.0]))
+            member.freeze(self.random.choice([0.5, 2.0, 4.0, 8.0]))
 
     def cut(self) -> None:
         if (member := self._victim()) is not None:
-            member.cut(self.random.choice([0.5, 3.0, 8.0, 12.0]))
+            member.cut(self.random.choice([0.5, 2.0, 4.0, 8.0]))
 
     def block_loop(self) -> None:
         if (member := self._victim()) is not None:
@@ -301,6 +301,7 @@ class Schedule:
                 first = log.low if commit is None else commit.offset
                 if any(offset >= first for offset in log.records):
                     left.append(f"{at.topic}[{at.number}] is committed to {first} of {log.high}")
+        left += [f"{member.name} stands still" for member in bench.alive if member.stands_still]
         left += [f"{member.name} is not idle" for member in bench.alive if not (member.is_idle or member.may_end)]
         return ", ".join(left)
 
