@@ -174,7 +174,8 @@ class Member:
 
     @property
     def stands_still(self) -> bool:
-        return self.world.now < max(self.frozen_until, self._loop_blocked_until, self._readers_blocked_until)
+        held = (self.frozen_until, self._loop_blocked_until, self._readers_blocked_until, self.connection.cut_until)
+        return self.world.now < max(held)
 
     @property
     def is_idle(self) -> bool:
