@@ -118,24 +118,24 @@ class Member:
 
     def freeze(self, seconds: float) -> None:
         """Send SIGSTOP, and SIGCONT after *seconds*."""
-        self.frozen_until = self.world.now + seconds
+        self.frozen_until = max(self.frozen_until, self.world.now + seconds)
         self._stands_still(seconds)
         self._lose_sessions(lambda: self.frozen_until > self.world.now)
 
     def cut(self, seconds: float) -> None:
         """Take its way to the broker."""
         for connection in (self.connection, *(consumer.connection for consumer in self.consumers)):
-            connection.cut_until = self.world.now + seconds
+            connection.cut_until = max(connection.cut_until, self.world.now + seconds)
         self._stands_still(seconds)
         self._lose_sessions(lambda: self.connection.cut_until > self.world.now)
 
     def block_loop(self, seconds: float) -> None:
-        self._loop_blocked_until = self.world.now + seconds
+        self._loop_blocked_until = max(self._loop_blocked_until, self.world.now + seconds)
         self._stands_still(seconds)
 
     def block_readers(self, seconds: float) -> None:
         """Let the Kafka threads not come round."""
-        self._readers_blocked_until = self.world.now + seconds
+        self._readers_blocked_until = max(self._readers_blocked_until, self.world.now + seconds)
         self._stands_still(seconds)
 
     def _stands_still(self, seconds: float) -> None:
