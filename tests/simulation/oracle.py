@@ -103,6 +103,7 @@ class Oracle:
         self._posts: dict[Post, Outcome] = {}
         self._tenures: dict[Assignment, Tenure] = {}
         self._died_at: dict[str, float] = {}
+        self._dumb_since: dict[str, float] = {}
         self._last_tenure: dict[tuple[str, Partition], Tenure] = {}
         self._tried: dict[Partition, list[tuple[float, str, Standing]]] = defaultdict(list)
         self._applied: dict[Partition, list[tuple[float, Standing]]] = defaultdict(list)
@@ -146,6 +147,10 @@ class Oracle:
         for partition in partitions:
             if (tenure := self._last_tenure.get((member, partition))) is not None:
                 tenure.end("lost", self._world.now)
+
+    def falls_dumb(self, member: str) -> None:
+        """Note that a client of *member* is fatal: it says nothing more to the broker."""
+        self._dumb_since.setdefault(member, self._world.now)
 
     def died(self, member: str) -> None:
         self._died_at[member] = self._world.now
@@ -261,7 +266,9 @@ class Oracle:
         ):
             return "commit did not arrive"
         is_given_back = tenure.how == "given back"  # and its member may have died before it could say so
-        until = self._died_at.get(tenure.member, math.inf) if is_given_back else tenure.ended_at
+        until = tenure.ended_at
+        if is_given_back:
+            until = min(one.get(tenure.member, math.inf) for one in (self._died_at, self._dumb_since))
         if self._unwritten_s(tenure.member, first.told_at, until) <= UNWRITTEN_S:
             return f"{'died' if is_given_back else tenure.how}, not yet committed"
         return None

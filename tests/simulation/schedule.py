@@ -255,6 +255,7 @@ class Schedule:
         if (member := self._victim()) is not None and member.consumers:
             member.may_end = True
             self.random.choice(member.consumers).become_fatal()
+            self.bench.oracle.falls_dumb(member.name)
             self.world.after(3.0, self._start_member)
 
     def fatal_producer(self) -> None:
@@ -280,7 +281,9 @@ class Schedule:
     def _come_to_rest(self) -> None:
         """C5: everything is read, settled and committed, and stays so."""
         deadline = self.world.now + REST_S
-        while not self._is_at_rest():
+        looks = 0
+        while looks < 3:
+            looks = looks + 1 if self._is_at_rest() else 0
             if self.world.now > deadline:
                 self.bench.oracle.fail(f"C5 no progress: {self._what_is_left()}")
             alive = self.bench.alive
