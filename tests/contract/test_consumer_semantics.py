@@ -197,6 +197,7 @@ def test_what_is_stored_while_it_is_revoked_reaches_the_next_owner(stage: Stage,
     reader.when_revoked = lambda _client, partitions: [reader.store(at.partition, 7, "last") for at in partitions]
     other = Reader(stage)
     poll_until(lambda: other.assigned, reader, other)
+    reader.when_revoked = lambda _client, _partitions: None
     (moved,) = other.assigned
     assert stage.committed(moved) == (7, "last")
     poll_until(lambda: other.found, reader, other)
