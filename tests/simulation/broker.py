@@ -158,6 +158,8 @@ class Group:
         """Called with partitions that a member has no more."""
         self.refusal: Callable[[], int | None] = lambda: None
         """An error for the commit that comes next, if the simulation wants one."""
+        self.loses_answers = 0.0
+        """The share of commits that are written down, and answered with an error."""
         self._epoch = 0
         self._numbers = itertools.count(1)
 
@@ -260,6 +262,8 @@ class Group:
                 for watch in self.on_commit:
                     watch(partition, commit)
                 self.commits[partition] = commit
+        if self._world.is_likely(self.loses_answers):
+            return dict.fromkeys(codes, int(KafkaError.REQUEST_TIMED_OUT))
         return codes
 
     def _refusal_of(self, number: int, epoch: int) -> int:
