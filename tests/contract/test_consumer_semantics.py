@@ -1,7 +1,7 @@
-"""What the product relies on of Kafka's client, and what the simulation's fake claims: one suite, for the fake and the real.
+"""What the product relies on of Kafka's client, and what the simulation's fake claims: one suite for fake and real.
 
-The real one is confluent-kafka on Apache Kafka, with the classic cooperative protocol and with KIP-848. Left out, since a
-real broker can't show them within seconds, or not each time:
+The real one is confluent-kafka on Apache Kafka, with the classic cooperative protocol and with KIP-848. Left out, since
+a real broker can't show them within seconds, or not each time:
 
 - a callback that raises destroys what the client had taken from its queue: which records are hit is a race, and close()
   may hang afterwards. `test_the_fake_destroys_records_when_a_callback_raises` holds the fake alone to it.
@@ -340,9 +340,12 @@ def test_a_closed_client_says_so(reader: Reader) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    [pytest.param(("fake", 1, "classic"), id="fake"), pytest.param(("real", 0, "classic"), marks=pytest.mark.kafka, id="real")],
+    [
+        pytest.param(("fake", 1, "classic"), id="fake"),
+        pytest.param(("real", 0, "classic"), marks=pytest.mark.kafka, id="real"),
+    ],
     indirect=True,
-)  # fmt: skip
+)
 def test_a_fatal_error_is_told_once_and_then_there_is_silence(stage: Stage) -> None:
     """KIP-848 fences the newcomer instead."""
     stage.produce(0, 3)
@@ -356,6 +359,7 @@ def test_a_fatal_error_is_told_once_and_then_there_is_silence(stage: Stage) -> N
     poll_for(1.0, reader)
     assert len(reader.errors) == 1
     assert len(reader.found) == count
+    reader.close()
 
 
 @pytest.mark.parametrize("seed", range(5))

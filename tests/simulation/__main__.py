@@ -13,7 +13,9 @@ def explain(seed: int) -> str:
     """Play *seed* again and tell its story."""
     played = play(seed, tracing=True)
     story = "\n".join(played.trace[-400:])
-    return f"{story}\nseed {seed}: {played.violation}\nagain: python -m tests.simulation --first {seed} --seeds 1 --trace"
+    return (
+        f"{story}\nseed {seed}: {played.violation}\nagain: python -m tests.simulation --first {seed} --seeds 1 --trace"
+    )
 
 
 def main() -> int:

@@ -1,5 +1,7 @@
-"""The client's `Consumer`, as far as the product calls it, with the real one's ways: see shared facts in
-docs/architecture.md ("Facts of the client") and tests/contract/test_consumer_semantics.py, which holds it against them.
+"""The client's `Consumer`, as far as the product calls it, with the real one's ways.
+
+What it claims is held against the real one by tests/contract/test_consumer_semantics.py; the facts behind are in
+docs/architecture.md ("Facts of the client that shape the Kafka thread").
 """
 
 from collections import deque
@@ -11,33 +13,15 @@ from typing import Any
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from consumer.core.record import Partition
-from tests.simulation.broker import Broker, Commit, Connection, Message
+from tests.simulation.broker import Broker, Message
+from tests.simulation.coordinator import Commit
+from tests.simulation.network import Connection
+from tests.simulation.partitions import Partitions
 from tests.simulation.world import KilledError, Strand
 
-PREFETCH_RECORDS = 20
-FETCH_RECORDS = 8
 BRIEF_S = 0.1
 COORDINATOR_S = 2.0
 """How long a synchronous commit looks for a coordinator that is away."""
-
-
-@dataclass(eq=False)
-class _Toppar:
-    """What the client knows of one partition. It outlives the assignment, and with it the pause does."""
-
-    partition: Partition
-    is_assigned: bool = False
-    is_paused: bool = False
-    version: int = 0
-    """Grows with each assign, seek, pause and resume: what was fetched before is thrown away."""
-    fetched: int = 0
-    """The next offset to fetch."""
-    position: int = 0
-    """The next offset for the application."""
-    queued: int = 0
-    is_fetching: bool = False
-    stored: Commit | None = None
-    committed: int = OFFSET_INVALID
 
 
 @dataclass
@@ -74,8 +58,7 @@ class FakeConsumer:
         self.connection = Connection(broker, held_until)
         self.topics: frozenset[str] = frozenset()
         self._callbacks: dict[str, Callable[..., None]] = {}
-        self._toppars: dict[Partition, _Toppar] = {}
-        self._queue: deque[tuple[_Toppar, int, Message]] = deque()
+        self._partitions = Partitions(broker, self.connection, self._poke)
         self._ops: deque[Callable[[], None]] = deque()
         self._waiter: Strand | None = None
         self._thread: Strand | None = None
@@ -165,7 +148,7 @@ class FakeConsumer:
         try:
             self._call("revoke", [TopicPartition(*at) for at in partitions])
         finally:
-            self._unassign([at for at in partitions if self._toppar(at).is_assigned])
+            self._unassign([at for at in partitions if self._partitions[at].is_assigned])
             self._confirm()
 
     def _give_up(self) -> None:
@@ -190,7 +173,7 @@ class FakeConsumer:
 
     @property
     def assigned(self) -> list[Partition]:
-        return [at for at, toppar in self._toppars.items() if toppar.is_assigned]
+        return self._partitions.assigned
 
     # -- what to read
 
@@ -198,11 +181,11 @@ class FakeConsumer:
         self._enter()
         self._is_resolved = True
         for at in partitions:
-            toppar = self._toppar(Partition(at.topic, at.partition))
+            toppar = self._partitions[Partition(at.topic, at.partition)]
             if toppar.is_assigned:
                 raise KafkaException(KafkaError(KafkaError._CONFLICT))
             toppar.is_assigned = True
-            self._go_to(toppar, at.offset if at.offset >= 0 else self._default_start(toppar.partition))
+            self._partitions.go_to(toppar, at.offset if at.offset >= 0 else self._default_start(toppar.partition))
 
     def _default_start(self, partition: Partition) -> int:
         commit = self._group.commits.get(partition)
@@ -214,7 +197,7 @@ class FakeConsumer:
     def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
         self._enter()
         leaving = [Partition(at.topic, at.partition) for at in partitions]
-        if not all(self._toppar(at).is_assigned for at in leaving):
+        if not all(self._partitions[at].is_assigned for at in leaving):
             raise KafkaException(KafkaError(KafkaError._INVALID_ARG))
         self._unassign(leaving)
 
@@ -222,7 +205,7 @@ class FakeConsumer:
         """Commit what is stored, even if only its metadata is new, and forget it."""
         last: list[tuple[Partition, Commit]] = []
         for at in partitions:
-            toppar = self._toppar(at)
+            toppar = self._partitions[at]
             toppar.is_assigned = False
             toppar.version += 1
             if toppar.stored is not None:
@@ -241,60 +224,18 @@ class FakeConsumer:
         """Stop or go on; either way what was fetched beforehand is thrown away."""
         self._enter()
         for at in partitions:
-            toppar = self._toppars.get(Partition(at.topic, at.partition))
+            toppar = self._partitions.known.get(Partition(at.topic, at.partition))
             if toppar is not None and toppar.is_paused != is_paused:
                 toppar.is_paused = is_paused
                 if toppar.is_assigned:
-                    self._go_to(toppar, toppar.position)
+                    self._partitions.go_to(toppar, toppar.position)
 
     def seek(self, at: TopicPartition) -> None:
         self._enter()
-        toppar = self._toppar(Partition(at.topic, at.partition))
+        toppar = self._partitions[Partition(at.topic, at.partition)]
         if not toppar.is_assigned or self._world.is_likely(self._yields / 4):  # not in a state to seek
             raise KafkaException(KafkaError(KafkaError._STATE))
-        self._go_to(toppar, at.offset)
-
-    def _go_to(self, toppar: _Toppar, offset: int) -> None:
-        toppar.version += 1
-        toppar.fetched = toppar.position = offset
-        toppar.queued = 0
-        toppar.is_fetching = False
-        self._fetch(toppar)
-
-    # -- fetching
-
-    def _fetch(self, toppar: _Toppar) -> None:
-        if toppar.is_assigned and not (toppar.is_paused or toppar.is_fetching or toppar.queued >= PREFETCH_RECORDS):
-            toppar.is_fetching = True
-            self._world.after(self._world.random.uniform(0.0005, 0.01), partial(self._fetched, toppar, toppar.version))
-
-    def _fetched(self, toppar: _Toppar, version: int) -> None:
-        if version != toppar.version or self.connection.is_dead or self._is_closed:
-            return
-        world = self._world
-        if not self.connection.is_open or self.connection.is_held:
-            world.after(0.1, partial(self._fetched, toppar, version))
-            return
-        log = self._broker.logs[toppar.partition]
-        if not log.low <= toppar.fetched <= log.high:
-            error = KafkaError(KafkaError._AUTO_OFFSET_RESET)
-            self._queue.append((toppar, version, Message(toppar.partition, toppar.fetched, error=error)))
-            self._poke()
-            return  # it stays assigned, and idle
-        records, toppar.fetched = log.read(toppar.fetched, world.random.randint(1, FETCH_RECORDS))
-        if not records:
-            log.readers.append(partial(self._there_is_more, toppar, version))
-            return
-        self._queue.extend((toppar, version, record) for record in records)
-        toppar.queued += len(records)
-        toppar.is_fetching = False
-        self._fetch(toppar)
-        self._poke()
-
-    def _there_is_more(self, toppar: _Toppar, version: int) -> None:
-        if version == toppar.version:
-            toppar.is_fetching = False
-            self._fetch(toppar)
+        self._partitions.go_to(toppar, at.offset)
 
     # -- what the application gets
 
@@ -308,7 +249,7 @@ class FakeConsumer:
                 return Message(Partition("", 0), -1, error=KafkaError(KafkaError._FATAL, self._fatal.str()))
             if self._ops and self._world.is_likely(0.7):
                 self._serve([])
-            if self._fatal is None and (message := self._pop()) is not None:
+            if self._fatal is None and (message := self._partitions.pop()) is not None:
                 return message
             self._serve([])
             if not self._wait(deadline):
@@ -322,26 +263,14 @@ class FakeConsumer:
         while len(batch) < num_messages and self._fatal is None:
             if self._ops and self._world.is_likely(0.3):
                 self._serve(batch)
-            message = self._pop()
+            message = self._partitions.pop()
             if message is not None:
                 batch.append(message)
                 continue
             self._serve(batch)
-            if not self._queue and not self._wait(deadline):
+            if not self._partitions.has_records and not self._wait(deadline):
                 break
         return batch
-
-    def _pop(self) -> Message | None:
-        queue = self._queue
-        while queue:
-            toppar, version, message = queue.popleft()
-            if version == toppar.version:
-                if message.error() is None:
-                    toppar.position = message.offset() + 1
-                    toppar.queued -= 1
-                    self._fetch(toppar)
-                return message
-        return None
 
     def _serve(self, batch: list[Message]) -> None:
         """Run callbacks. One that raises destroys what this call has taken from the queue, or would have."""
@@ -351,10 +280,10 @@ class FakeConsumer:
                 op()
             except Exception:
                 if not batch and self._world.is_likely(0.5):
-                    self._pop()
+                    self._partitions.pop()
                 raise
             # of a partition that has gone, the client throws away what it had in hand; mostly
-            gone = [one for one in batch if not self._toppar(Partition(one.topic(), one.partition())).is_assigned]
+            gone = [one for one in batch if not self._partitions[Partition(one.topic(), one.partition())].is_assigned]
             if gone and self._world.is_likely(0.7):
                 batch[:] = [one for one in batch if one not in gone]
 
@@ -384,10 +313,10 @@ class FakeConsumer:
             partition = Partition(at.topic, at.partition)
             if partition not in self._broker.logs:
                 raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
-            if not self._toppar(partition).is_assigned:
+            if not self._partitions[partition].is_assigned:
                 raise KafkaException(KafkaError(KafkaError._STATE))
         for at in offsets:
-            self._toppar(Partition(at.topic, at.partition)).stored = Commit(at.offset, at.metadata or "")
+            self._partitions[Partition(at.topic, at.partition)].stored = Commit(at.offset, at.metadata or "")
 
     def commit(
         self, offsets: Sequence[TopicPartition] | None = None, *, asynchronous: bool = True
@@ -415,7 +344,7 @@ class FakeConsumer:
         """Return what is stored beyond what was committed: offsets alone are compared."""
         return [
             (at, toppar.stored)
-            for at, toppar in self._toppars.items()
+            for at, toppar in self._partitions.known.items()
             if toppar.is_assigned and toppar.stored is not None and toppar.stored.offset > toppar.committed
         ]
 
@@ -468,13 +397,11 @@ class FakeConsumer:
         self._unanswered -= 1
         for partition, commit in offsets:
             if not codes[partition]:
-                self._toppar(partition).committed = commit.offset
+                self._partitions[partition].committed = commit.offset
         errors = [code for code in codes.values() if code]
         if KafkaError.UNKNOWN_MEMBER_ID in errors and member is not None:
             self._lose(member)
-        answered = [
-            _answered(at, commit, codes.get(at, 0)) for at, commit in told
-        ]
+        answered = [_answered(at, commit, codes.get(at, 0)) for at, commit in told]
         if reply is not None:
             reply.value, reply.is_here = answered, True
             self._poke()
@@ -489,10 +416,7 @@ class FakeConsumer:
 
         def answer() -> list[TopicPartition]:
             found = [(at, self._group.commits.get(at)) for at in asked]
-            return [
-                TopicPartition(*at) if one is None else _answered(at, one, 0)
-                for at, one in found
-            ]
+            return [TopicPartition(*at) if one is None else _answered(at, one, 0) for at, one in found]
 
         found: list[TopicPartition] = self._ask(answer, timeout)
         return found
@@ -541,7 +465,8 @@ class FakeConsumer:
         self._enter()
         self._is_closing = True
         span = self._blocks()
-        while self._fatal is not None and not self._is_kip_848:
+        # a dynamic classic member hangs
+        while self._fatal is not None and not (self._is_kip_848 or "group.instance.id" in self._conf):
             self._world.current.wait()
         self._serve([])
         if self.assigned:
@@ -578,11 +503,6 @@ class FakeConsumer:
             self.connection.send(partial(self._group.remove, self.member))
             self._lose(self.member)
         world.at(max(self._polled_at + longest_s, world.now + 0.5), self._watch_polls)
-
-    def _toppar(self, partition: Partition) -> _Toppar:
-        if partition not in self._toppars:
-            self._toppars[partition] = _Toppar(partition)
-        return self._toppars[partition]
 
     def _enter(self) -> None:
         if self.connection.is_dead:

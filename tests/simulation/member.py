@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from consumer import app
 from consumer.errors import ConsumerError
-from tests.simulation.broker import Connection
 from tests.simulation.consumer import FakeConsumer
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.network import Connection
 from tests.simulation.producer import FakeProducer
 from tests.simulation.sink import FakeTransport
 from tests.simulation.world import Strand
@@ -66,6 +66,8 @@ class Member:
             if not self.may_end:
                 self.bench.oracle.fail(f"{self.name} ended by itself: {error}")
             self.end(type(error).__name__)
+        except Exception as error:
+            self.bench.oracle.fail(f"{self.name} ended by a bug: {type(error).__name__}: {error}")
         else:
             self.end("well")
 

@@ -1,4 +1,4 @@
-"""Watches a simulated world and says what is wrong: commits as they are made, duplicates as they happen, losses at the end.
+"""Watches a simulated world and says what is wrong: commits as they are made, duplicates as they happen, losses last.
 
 Everything turns on the *place* of a record: topic, partition, offset. Each place is to have one outcome: Kochava
 accepted a POST that was made for it, or a copy of it was appended to a topic of ours; or nothing is to be sent of it.
@@ -16,13 +16,14 @@ from consumer.core.assignment import Assignment
 from consumer.core.headers import OURS, read_hop
 from consumer.core.offset_map import UnreadableMapError, decode
 from consumer.core.record import Partition, Record
-from tests.simulation.broker import Broker, Commit, Group, Message
+from tests.simulation.broker import Broker, Message
+from tests.simulation.coordinator import Commit, Group
 from tests.simulation.sink import Post, Sink
 from tests.simulation.world import START_S, World
 
 UNWRITTEN_S = 3.0
-"""How long what settled may stay unwritten when nothing is in the way: flushed, obeyed, stored, and then one interval of
-the client's commit, or of ours for a map, and half of one until that is looked at."""
+"""How long what settled may stay unwritten when nothing is in the way: flushed, obeyed, stored, and then one interval
+of the client's commit, or of ours for a map, and half of one until that is looked at."""
 
 Place: TypeAlias = tuple[str, int, int]
 How = Literal["", "given back", "lost", "died"]
@@ -118,8 +119,11 @@ class Oracle:
         sink.on_answer.append(self._answered)
 
     def fail(self, what: str) -> None:
+        """End the simulation. The product might catch what is raised, so the world is told, too."""
         self._world.note("ORACLE", what)
-        raise ViolationError(what)
+        violation = ViolationError(what)
+        self._world.crash(violation)
+        raise violation
 
     # -- whose a partition is
 
@@ -309,5 +313,3 @@ def _name(partition: Partition) -> str:
 
 def _numbers(offsets: Iterable[int]) -> str:
     return ",".join(map(str, sorted(offsets))) or "none"
-
-

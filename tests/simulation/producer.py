@@ -10,7 +10,8 @@ from zlib import crc32
 from confluent_kafka import KafkaError
 
 from consumer.core.record import Headers, Partition
-from tests.simulation.broker import Broker, Connection
+from tests.simulation.broker import Broker
+from tests.simulation.network import Connection
 
 QUEUE_RECORDS = 100
 

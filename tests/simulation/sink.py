@@ -3,13 +3,16 @@
 Each POST says for which place of which log it was made, so that the oracle needn't guess.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from consumer.core.outcome import Answer, Delivered, Fault, classify
 from consumer.ports import Answered, Request
 from tests.simulation.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OK = Answer(200, b'{"success":"1"}')
 

@@ -39,7 +39,7 @@ def test_the_schedules_reach_what_they_claim() -> None:
         commits += played.commits
         records += played.records
     assert set(faults) == set(FAULTS)
-    assert REASONS <= set(reasons)
+    assert set(reasons) >= REASONS
     assert records > 300 * 15
     assert commits > 300 * 5
 

@@ -1,8 +1,8 @@
-"""Virtual time, chance, and one baton: whatever happens in a simulation happens here, in one order, which the seed decides.
+"""Virtual time, chance, and one baton: all of a simulation happens here, in one order that the seed decides.
 
-Everything is an event in one queue: a turn of an event loop, an answer, a timer, a fault. The product's Kafka threads are
-real threads, but only the one with the baton runs, and it gives it away only where it calls something of ours. The one
-that waits runs the world's events meanwhile, so no thread of its own does the scheduling.
+Everything is an event in one queue: a turn of an event loop, an answer, a timer, a fault. The product's Kafka threads
+are real threads, but only the one with the baton runs, and it gives it away only where it calls something of ours. The
+one that waits runs the world's events meanwhile, so no thread of its own does the scheduling.
 """
 
 import itertools
@@ -90,15 +90,22 @@ class World:
             when, _, event = heappop(queue)
             self.now = max(self.now, when)
             self.events += 1
+            awake = None
             try:
                 awake = event()
-            except BaseException as error:  # a violation, or a bug of ours: the test must see it
-                self._crash = error
+            except BaseException as error:  # a bug of ours: the test must see it
+                self.crash(error)
+            if self._crash is not None:
                 return self.main
             if awake is not None:
                 return awake
         self._crash = DeadlockError("nothing is left to happen")
         return self.main
+
+    def crash(self, error: BaseException) -> None:
+        """End the world because of *error*, which whoever waits in `main` gets, wherever it is raised or caught."""
+        if self._crash is None:
+            self._crash = error
 
     def raise_crash(self) -> None:
         crash, self._crash = self._crash, None
@@ -194,8 +201,8 @@ class _Thread:
                     body()
             except KilledError:
                 pass
-            except BaseException as error:  # told on the main thread
-                world._crash = error
+            except BaseException as error:
+                world.crash(error)
             world.strands.discard(strand)
             self._strand = self._body = None
             _IDLE.append(self)

@@ -3,14 +3,14 @@
 import itertools
 import time
 from collections.abc import Callable
-
 from typing import Any, Protocol
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Producer, TopicPartition
 
 from consumer.core.record import Partition
-from tests.simulation.broker import Broker, Commit
+from tests.simulation.broker import Broker
 from tests.simulation.consumer import FakeConsumer
+from tests.simulation.coordinator import Commit
 from tests.simulation.world import World
 from tests.support.kafka import RealKafka
 
@@ -97,6 +97,7 @@ class RealStage:
         self._kafka = kafka
         kafka.create_topic(self.topic, 2)
         self._looking = Consumer({**self._conf(), "enable.auto.commit": False})
+        self._twins: list[Reader] = []
 
     def _conf(self) -> dict[str, Any]:
         return {"bootstrap.servers": self._kafka.bootstrap_servers, "group.id": self.topic, "log_level": 0}
@@ -142,8 +143,11 @@ class RealStage:
         deadline = self.now() + WAIT_S
         while not twin.assigned and self.now() < deadline:
             twin.client.poll(0.05)
+        self._twins.append(twin)
 
     def end(self) -> None:
+        for twin in self._twins:
+            twin.close()
         self._looking.close()
 
 
@@ -169,7 +173,9 @@ class Reader:
             "auto.offset.reset": "error", "auto.commit.interval.ms": round(INTERVAL_S * 1000),
             "on_commit": self._on_commit, **conf,
         })  # fmt: skip
-        self.client.subscribe([stage.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self.client.subscribe(
+            [stage.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def at(self, number: int, *offset_and_metadata: Any) -> TopicPartition:
         return TopicPartition(self.stage.topic, number, *offset_and_metadata)
@@ -241,5 +247,3 @@ def poll_for(seconds: float, *readers: Reader) -> None:
     while stage.now() < ends:
         for reader in readers:
             reader.poll()
-
-

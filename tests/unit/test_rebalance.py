@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from consumer.core.assignment import Assignment
 from consumer.core.record import Partition
-from consumer.pipeline import Pipeline
 from consumer.rebalance import MARGIN_S, Rebalance
+
+if TYPE_CHECKING:
+    from consumer.pipeline import Pipeline
 
 
 class Recorder:
@@ -32,9 +34,7 @@ def test_a_drain_that_nobody_waits_for_any_more_still_ends_the_epochs() -> None:
     try:
         rebalance = Rebalance(loop, cast("Pipeline", pipeline))
         # nobody runs the loop, and no time is left: as if it were blocked for longer than a drain and its margin
-        positions = rebalance.revoked(
-            [Assignment(Partition("events", 0), 1, 0)], timeout_s=-MARGIN_S, reason="revoked"
-        )
+        positions = rebalance.revoked([Assignment(Partition("events", 0), 1, 0)], timeout_s=-MARGIN_S, reason="revoked")
         assert positions == []
         loop.run_until_complete(asyncio.sleep(0.01))
         assert "fence revoked 1" in pipeline.heard
