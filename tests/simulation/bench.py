@@ -40,7 +40,7 @@ from tests.simulation.member import Member
 from tests.simulation.oracle import Oracle
 from tests.simulation.producer import FakeAdmin, FakeProducer
 from tests.simulation.sink import APPS, FakeTransport, Sink
-from tests.simulation.watched import watched_forwarder, watched_pipeline
+from tests.simulation.watched import watched_forwarder, watched_pipeline, watched_rebalance
 from tests.simulation.world import World
 
 SOURCE = "events"
@@ -114,7 +114,8 @@ class Bench:
         instead: list[tuple[object, dict[str, Any]]] = [
             (app, {
                 "AdminServer": NoAdmin, "FastTransport": self._transport, "KafkaForwarder": watched_forwarder(self),
-                "Pipeline": watched_pipeline(self), "Random": lambda: Random(self.world.random.random()),
+                "Pipeline": watched_pipeline(self), "Rebalance": watched_rebalance(self),
+                "Random": lambda: Random(self.world.random.random()),
                 "SystemClock": lambda: Clock(self.owner), "Watchdog": lambda after_s: Watchdog(self.owner, after_s),
                 "gc": SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *_: None),
                 "make_decoder": lambda *_: Decoder(self.world),

@@ -1,4 +1,4 @@
-"""The product's own pipeline and forwarder, watched: the oracle learns whose a partition is, and what is copied."""
+"""The product's own parts, watched: the oracle learns whose a partition is, and what is copied."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from consumer.core.headers import ORIGIN_TOPIC
 from consumer.core.record import Headers, Record
 from consumer.pipeline import Batch, Pipeline
 from consumer.ports import ForwardProblem
+from consumer.rebalance import Rebalance
 from consumer.settlement import Positions
 
 if TYPE_CHECKING:
@@ -16,19 +17,15 @@ if TYPE_CHECKING:
 
 
 def watched_pipeline(bench: "Bench") -> type[Pipeline]:
-    """Return the real one, watched: the oracle learns who had which partition from when to when."""
+    """Return the real one, watched: the oracle learns until when a member has a partition."""
 
     class Watched(Pipeline):
         def __init__(self, **parts: Any) -> None:
-            self._member = bench.owner
+            self.member = bench.owner
             super().__init__(**parts)
 
-        def assigned(self, assignments: Sequence[Assignment]) -> None:
-            bench.oracle.began(self._member.name, assignments)
-            super().assigned(assignments)
-
         def take(self, batch: Batch) -> None:
-            self._member.moves += 1
+            self.member.moves += 1
             super().take(batch)
 
         async def drain(self, assignments: Sequence[Assignment], *, timeout_s: float, reason: str) -> Positions:
@@ -37,8 +34,23 @@ def watched_pipeline(bench: "Bench") -> type[Pipeline]:
 
         def fence(self, assignments: Sequence[Assignment], *, reason: str) -> Positions:
             bench.oracle.ended(assignments, reason)
-            self._member.moves += 1
+            self.member.moves += 1
             return super().fence(assignments, reason=reason)
+
+    return Watched
+
+
+def watched_rebalance(bench: "Bench") -> type[Rebalance]:
+    """Return the real one, watched: a partition is its member's from when the Kafka thread takes it."""
+
+    class Watched(Rebalance):
+        def __init__(self, loop: Any, pipeline: Any) -> None:
+            self._member = pipeline.member
+            super().__init__(loop, pipeline)
+
+        def assigned(self, assignments: Sequence[Assignment]) -> None:
+            bench.oracle.began(self._member.name, assignments)
+            super().assigned(assignments)
 
     return Watched
 
