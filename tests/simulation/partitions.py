@@ -64,6 +64,12 @@ class Partitions:
             self.known[partition] = Toppar(partition)
         return self.known[partition]
 
+    def assign(self, partition: Partition, offset: int) -> None:
+        """Begin to read *partition* at *offset*, unless it is paused."""
+        toppar = self[partition]
+        toppar.is_assigned = True
+        self.go_to(toppar, offset)
+
     def go_to(self, toppar: Toppar, offset: int) -> None:
         """Fetch from *offset* on; what was fetched before is thrown away."""
         toppar.version += 1
