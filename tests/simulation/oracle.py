@@ -105,7 +105,7 @@ class Oracle:
         self._tenures: dict[Assignment, Tenure] = {}
         self._died_at: dict[str, float] = {}
         self._dumb_since: dict[str, float] = {}
-        self._last_tenure: dict[tuple[str, Partition], Tenure] = {}
+        self._of_member: dict[tuple[str, Partition], list[Tenure]] = defaultdict(list)
         self._tried: dict[Partition, list[tuple[float, str, Standing]]] = defaultdict(list)
         self._applied: dict[Partition, list[tuple[float, Standing]]] = defaultdict(list)
 
@@ -131,7 +131,8 @@ class Oracle:
         for assignment in assignments:
             partition = assignment.partition
             tenure = Tenure(member, partition, self._world.now)
-            self._tenures[assignment] = self._last_tenure[member, partition] = tenure
+            self._tenures[assignment] = tenure
+            self._of_member[member, partition].append(tenure)
             settled = [offset for run in assignment.before.runs for offset in range(run.first, run.end)]
             self._world.note(member, f"OWNS {_name(partition)} from {assignment.start}, settled {_numbers(settled)}")
 
@@ -149,7 +150,7 @@ class Oracle:
     def removed(self, member: str, partitions: Iterable[Partition]) -> None:
         """Note that *member* has *partitions* no more, even if its event loop has not heard of it."""
         for partition in partitions:
-            if (tenure := self._last_tenure.get((member, partition))) is not None:
+            for tenure in self._of_member[member, partition][-1:]:
                 tenure.end("lost", self._world.now)
 
     def falls_dumb(self, member: str) -> None:
@@ -198,7 +199,10 @@ class Oracle:
         self._posts[post] = self._expect("accepted", post.member, post.place)
 
     def _expect(self, kind: Literal["accepted", "copied"], member: str, place: Place) -> Outcome:
-        return Outcome(kind, place, self._last_tenure[member, Partition(*place[:2])], self._world.now)
+        tenures = self._of_member[member, Partition(*place[:2])]
+        # an event loop that was blocked may not have heard yet of one that ended, and of the next
+        tenure = next((one for one in tenures if not one.is_fenced), tenures[-1])
+        return Outcome(kind, place, tenure, self._world.now)
 
     def _accepted(self, post: Post) -> None:
         self.accepted[post.event_id] += 1
