@@ -114,6 +114,7 @@ class World:
 
     def end(self) -> None:
         """Unwind all threads; call it from `main`."""
+        self._crash = None
         for strand in [*self.strands]:
             strand.kill()
         while self.strands:
