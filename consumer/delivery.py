@@ -180,6 +180,8 @@ class Delivery:
     def _first_answer(self, envelope: Envelope, _is_probe: bool, outcome: Outcome) -> None:
         if type(outcome) is Delivered:
             self._delivered(envelope)
+        elif envelope.assignment.fenced:  # the next owner reads it again
+            self._let_go(envelope)
         elif isinstance(outcome, Retryable | Unconfirmed) or _is_endpoint(outcome):
             task = asyncio.get_running_loop().create_task(self._persist(envelope, outcome))
             self._tries[task] = envelope

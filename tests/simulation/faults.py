@@ -15,7 +15,7 @@ MOST_MEMBERS = 4
 FAULTS = {
     "kill": 6, "kill_all": 1, "terminate": 4, "join": 3, "freeze": 3, "cut": 2, "block_loop": 2, "block_readers": 1,
     "jump_clock": 1, "hurt_sink": 10, "slow_sink": 2, "refuse_app": 3, "broker_away": 3, "refuse_commits": 3,
-    "lose_commit_answers": 2, "rebalance": 2, "refuse_copies": 3, "lose_reports": 2, "fill_producer": 1, "fatal": 1,
+    "lose_commit_answers": 2, "rebalance": 4, "refuse_copies": 3, "lose_reports": 2, "fill_producer": 1, "fatal": 1,
     "fatal_producer": 1,
 }  # fmt: skip
 """By name, how often each is chosen."""

@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from consumer.core.assignment import Assignment
 from consumer.core.headers import OURS, read_hop
@@ -118,7 +118,7 @@ class Oracle:
         sink.on_accepted.append(self._accepted)
         sink.on_answer.append(self._answered)
 
-    def fail(self, what: str) -> None:
+    def fail(self, what: str) -> NoReturn:
         """End the simulation. The product might catch what is raised, so the world is told, too."""
         self._world.note("ORACLE", what)
         violation = ViolationError(what)
@@ -201,7 +201,9 @@ class Oracle:
     def _expect(self, kind: Literal["accepted", "copied"], member: str, place: Place) -> Outcome:
         tenures = self._of_member[member, Partition(*place[:2])]
         # an event loop that was blocked may not have heard yet of one that ended, and of the next
-        tenure = next((one for one in tenures if not one.is_fenced), tenures[-1])
+        tenure = next((one for one in tenures if not one.is_fenced), None)
+        if tenure is None:
+            self.fail(f"I4: {member} sends {place}, which it has given up for the next owner")
         return Outcome(kind, place, tenure, self._world.now)
 
     def _accepted(self, post: Post) -> None:

@@ -489,6 +489,21 @@ def test_a_late_answer_moves_nothing() -> None:
     on_the_bench(run)
 
 
+def test_a_late_failure_is_not_tried_again() -> None:
+    """The record is the next owner's by then. Found by the simulation."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "game:a")
+        rig.pipeline.fence([at], reason="lost")
+        await rig.answer(Fault.TIMEOUT)
+        await rig.advance(10)
+        assert rig.transport.sent == ["game:a"]
+        assert rig.budget.records == 0
+
+    on_the_bench(run)
+
+
 def test_a_try_that_is_cut_before_its_first_step_leaves_no_trace() -> None:
     """A task that is cancelled before it runs can't see to its record, which stayed in the in-flight budget for ever.
 
