@@ -167,4 +167,5 @@ class Bench:
         return SimpleNamespace(start=lambda: member.start_thread(lambda: target(*args)))
 
     def _run_threadsafe(self, coroutine: Coroutine[Any, Any, Positions], loop: VirtualLoop) -> DrainFuture:
-        return DrainFuture(self.world, coroutine, loop)
+        name = next(member.name for member in self.members.values() if member.loop is loop)
+        return DrainFuture(self.world, coroutine, loop, self.oracle.held_up[name])

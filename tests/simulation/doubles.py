@@ -20,8 +20,11 @@ from tests.simulation.world import KilledError, Strand, World
 class DrainFuture:
     """What `run_coroutine_threadsafe` returns, with a `result` that waits in virtual time."""
 
-    def __init__(self, world: World, coroutine: Coroutine[Any, Any, Positions], loop: VirtualLoop) -> None:
+    def __init__(
+        self, world: World, coroutine: Coroutine[Any, Any, Positions], loop: VirtualLoop, blocked: list[list[float]]
+    ) -> None:
         self._world = world
+        self._blocked = blocked
         self._strand: Strand | None = None
         self._coroutine = coroutine
         self._future = asyncio.run_coroutine_threadsafe(coroutine, loop)
@@ -30,15 +33,19 @@ class DrainFuture:
     def result(self, timeout: float) -> Positions:
         world = self._world
         deadline = world.now + timeout
+        span = [world.now, float("inf")]
+        self._blocked.append(span)  # meanwhile its thread stores nothing
         self._strand = world.current
         while not self._future.done():
             if world.now >= deadline:
+                span[1] = world.now
                 raise concurrent.futures.TimeoutError
             try:
                 world.current.wait(deadline)
             except KilledError:
                 self._coroutine.close()
                 raise
+        span[1] = world.now
         return self._future.result(0)
 
     def cancel(self) -> bool:
