@@ -615,6 +615,29 @@ def test_a_record_between_two_tries_steps_aside_before_it_stops_its_partition() 
     on_the_bench(run, max_span_records=21)
 
 
+def test_a_lane_probe_that_steps_aside_makes_room_for_another() -> None:
+    """Else its app's lane stayed closed until a restart. Found by the simulation (seed 30292)."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "sick:1")
+        await rig.answer(REFUSED_KEY)
+        await rig.advance(5.25)
+        await rig.answer(UNAVAILABLE, which="sick:1")  # the probe: it says nothing about the lane, and waits
+        rig.read(at, *[f"game:{i}" for i in range(11)])
+        await rig.answer_all()
+        assert rig.pipeline.over_span() == ([], [])
+        await rig.settle()
+        await rig.acknowledge()
+        assert rig.forwarded() == [("retry.30s", "sick:1")]
+        rig.read(at, "sick:2")
+        await rig.settle()
+        assert rig.transport.sent[-1] == "sick:2", "the next probe"
+        await rig.answer_all()
+
+    on_the_bench(run, max_span_records=21)
+
+
 def test_a_record_whose_schema_is_away_steps_aside_with_its_attempts() -> None:
     async def run(rig: Rig) -> None:
         at = rig.assign()
