@@ -4,9 +4,9 @@ All between the seams is the product: `app.Member` with both readers and their K
 rebalance, pipeline, delivery, breaker, lanes, parking, forwarding, settlement.
 """
 
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -84,7 +84,8 @@ class Bench:
         self.oracle = Oracle(self.world, self.broker)
         self.plan = RetryPlan.of(chosen.topic_prefix, chosen.retry.tiers)
         self.oracle.watch(self.group, self.sink, self.plan.dead_letter_topic)
-        self.group.on_removed.append(self._removed)
+        self.group.on_taken.append(partial(self._tell, self.oracle.taken))
+        self.group.on_given_back.append(partial(self._tell, self.oracle.handed_over))
         self.members: dict[str, Member] = {}
         self.starting: Member | None = None
         """Who is being made: constructors of the product look here to whom they belong."""
@@ -98,10 +99,12 @@ class Bench:
     def alive(self) -> list[Member]:
         return [member for member in self.members.values() if not member.is_dead]
 
-    def _removed(self, client: Client, owned: Iterable[Partition]) -> None:
+    def _tell(
+        self, told: Callable[[str, Iterable[Partition]], None], client: Client, partitions: Iterable[Partition]
+    ) -> None:
         for member in self.members.values():
             if client in member.consumers:
-                self.oracle.removed(member.name, owned)
+                told(member.name, partitions)
 
     def start_member(self) -> Member:
         name = f"m{len(self.members) + 1}"

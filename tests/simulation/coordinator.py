@@ -56,8 +56,9 @@ class Group:
         self.commits: dict[Partition, Commit] = {}
         self.members: dict[int, Membership] = {}
         self.on_commit: list[Callable[[Partition, Commit], None]] = []
-        self.on_removed: list[Callable[[Client, Iterable[Partition]], None]] = []
-        """Called with partitions that a member has no more."""
+        self.on_taken: list[Callable[[Client, Iterable[Partition]], None]] = []
+        """Called with partitions that a member has no more, because it is thought dead."""
+        self.on_given_back: list[Callable[[Client, Iterable[Partition]], None]] = []
         self.refusal: Callable[[], int | None] = lambda: None
         """An error for the commit that comes next, if the simulation wants one."""
         self.loses_answers = 0.0
@@ -75,16 +76,15 @@ class Group:
 
     def remove(self, number: int) -> None:
         """It has left."""
-        member = self.members.pop(number, None)
-        if member is not None:
-            for watch in self.on_removed:
-                watch(member.client, member.owned)
+        if self.members.pop(number, None) is not None:
             self.rebalance()
 
     def expire(self, number: int) -> None:
-        """Think it dead; it hears of that when it asks again."""
+        """Think it dead, or hear that it didn't poll; it learns of that when it asks again."""
         member = self.members.get(number)
         if member is not None:
+            for watch in self.on_taken:
+                watch(member.client, member.owned)
             self.remove(number)
             member.client.fenced(number)
 
@@ -141,7 +141,7 @@ class Group:
         if member is not None and member.asked is not None:
             revoked = member.asked[0]
             member.owned -= revoked
-            for watch in self.on_removed:
+            for watch in self.on_given_back:
                 watch(member.client, revoked)
             member.asked = None
             self._reconcile()

@@ -44,6 +44,8 @@ class Tenure:
     ended_at: float = math.inf
     how: How = ""
     is_fenced: bool = False
+    taken_at: float = math.inf
+    """When the coordinator thought its member dead, which may be before it could give back what it had drained."""
 
     def end(self, how: How, at: float) -> None:
         if not self.how:
@@ -147,11 +149,18 @@ class Oracle:
             tenure.end("lost" if reason == "lost" else "given back", self._world.now)
             self._world.note(tenure.member, f"{tenure.how.upper()} {_name(tenure.partition)} ({reason})")
 
-    def removed(self, member: str, partitions: Iterable[Partition]) -> None:
-        """Note that *member* has *partitions* no more, even if its event loop has not heard of it."""
+    def handed_over(self, member: str, partitions: Iterable[Partition]) -> None:
+        """Note that *member* has given *partitions* back, even if its event loop has not heard of it."""
         for partition in partitions:
             for tenure in self._of_member[member, partition][-1:]:
                 tenure.end("lost", self._world.now)
+
+    def taken(self, member: str, partitions: Iterable[Partition]) -> None:
+        """Note that *member* is thought dead, and *partitions* go to others."""
+        self.handed_over(member, partitions)
+        for partition in partitions:
+            for tenure in self._of_member[member, partition][-1:]:
+                tenure.taken_at = min(tenure.taken_at, self._world.now)
 
     def falls_dumb(self, member: str) -> None:
         """Note that a client of *member* is fatal: it says nothing more to the broker."""
@@ -275,10 +284,11 @@ class Oracle:
             for at, member, one in self._tried[partition]
         ):
             return "commit did not arrive"
-        is_given_back = tenure.how == "given back"  # and its member may have died before it could say so
+        is_given_back = tenure.how == "given back"  # and its member may have ended before it could say so
         until = tenure.ended_at
         if is_given_back:
-            until = min(one.get(tenure.member, math.inf) for one in (self._died_at, self._dumb_since))
+            ends = (one.get(tenure.member, math.inf) for one in (self._died_at, self._dumb_since))
+            until = min(tenure.taken_at, *ends)
         if self._unwritten_s(tenure.member, first.told_at, until) <= UNWRITTEN_S:
             return f"{'died' if is_given_back else tenure.how}, not yet committed"
         return None

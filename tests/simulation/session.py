@@ -166,7 +166,7 @@ class GroupSession:
         if is_here and world.now - self._polled_at >= longest_s:
             world.note("client", f"member {self.member} did not poll for {longest_s:g} s")
             assert self.member is not None, "looked at above"
-            self.connection.send(partial(self._group.remove, self.member))
+            self.connection.send(partial(self._group.expire, self.member))
             self._lose(self.member)
         world.at(max(self._polled_at + longest_s, world.now + 0.5), self._watch_polls)
 

@@ -16,7 +16,7 @@ from tests.support.kafka import ROOT
 BLOCK = 100
 REASONS = {
     "no clear answer", "died, in flight", "died, not yet committed", "lost, in flight", "lost, not yet committed",
-    "lost, and did not know", "commit did not arrive",
+    "commit did not arrive",
 }  # fmt: skip
 
 
