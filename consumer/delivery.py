@@ -180,6 +180,8 @@ class Delivery:
     def _first_answer(self, envelope: Envelope, _is_probe: bool, outcome: Outcome) -> None:
         if type(outcome) is Delivered:
             self._delivered(envelope)
+        elif envelope.assignment.fenced:  # the next owner reads it again
+            self._let_go(envelope)
         elif isinstance(outcome, Retryable | Unconfirmed) or _is_endpoint(outcome):
             task = asyncio.get_running_loop().create_task(self._persist(envelope, outcome))
             self._tries[task] = envelope
@@ -188,7 +190,9 @@ class Delivery:
             self._finish(envelope, outcome)
 
     def _try_ended(self, task: asyncio.Task[None]) -> None:
-        del self._tries[task]
+        envelope = self._tries.pop(task)
+        if task.cancelled():  # before its first step, so that it could not let go by itself
+            self._let_go(envelope)
         raise_bug(task)
 
     def _delivered(self, envelope: Envelope) -> None:
@@ -246,6 +250,7 @@ class Delivery:
             final: Outcome = await retrying(attempt)
         except asyncio.CancelledError:
             if envelope.is_stepping_aside and not envelope.assignment.fenced:
+                self._put_back_lane_probe(envelope)
                 self._forwarding.step_aside(envelope)
             else:  # fenced, or the process ends: the next owner reads it again
                 self._let_go(envelope)
@@ -296,9 +301,7 @@ class Delivery:
         if envelope.assignment.fenced and not isinstance(outcome, Delivered):
             self._let_go(envelope)
             return
-        if envelope.is_lane_probe:  # its answers said nothing about the lane
-            envelope.is_lane_probe = False
-            self._lanes[envelope.app].probes.put_back()
+        self._put_back_lane_probe(envelope)
         match outcome:
             case Delivered():
                 self._delivered(envelope)
@@ -321,9 +324,14 @@ class Delivery:
                 self._keep_back(lane, envelope, may_wait=has_room and not lane.is_switched_off)
 
     def _let_go(self, envelope: Envelope) -> None:
-        if envelope.is_lane_probe:
-            self._lanes[envelope.app].probes.put_back()
+        self._put_back_lane_probe(envelope)
         self._settlement.abandon(envelope)
+
+    def _put_back_lane_probe(self, envelope: Envelope) -> None:
+        """Let another record ask for the lane, if *envelope* was to and its answers said nothing about it."""
+        if envelope.is_lane_probe:
+            envelope.is_lane_probe = False
+            self._lanes[envelope.app].probes.put_back()
 
     def _asked_wait_s(self, outcome: Outcome) -> float:
         header = outcome.retry_after if isinstance(outcome, Retryable) else None

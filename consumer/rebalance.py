@@ -43,8 +43,13 @@ class Rebalance:
             return future.result(timeout_s + MARGIN_S)
         except concurrent.futures.TimeoutError:
             future.cancel()
+            # nobody drains any more, but the partitions go: what is left of them must not be sent by us
+            self._fence_soon(assignments, reason)
             return []
 
     def lost(self, assignments: Sequence[Assignment]) -> None:
         """Fence *assignments* at once: the next owner works already, so nothing of ours may be stored."""
-        self._loop.call_soon_threadsafe(lambda: self._pipeline.fence(assignments, reason="lost"))
+        self._fence_soon(assignments, "lost")
+
+    def _fence_soon(self, assignments: Sequence[Assignment], reason: str) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._pipeline.fence(assignments, reason=reason))

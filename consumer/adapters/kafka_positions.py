@@ -25,6 +25,10 @@ T = TypeVar("T")
 CALL_S = 5.0
 """One request's time, short enough for a stop to be noticed; the whole resolution has a budget of its own."""
 
+BEYOND_SPAN_RECORDS = 1_000_000
+"""How far a map may go beyond our span limit: more than is ever read between two looks at the span, and than the limit
+of an earlier configuration is likely to be."""
+
 
 class Starts(NamedTuple):
     """Partitions with numeric offsets."""
@@ -137,8 +141,7 @@ class StartPositions:
         """Read what is settled beyond the commit *at*. What is no map of ours covers nothing."""
         here = TopicPartition(at.topic, at.partition)
         _, high = consumer.get_watermark_offsets(here, timeout=CALL_S, cached=False)
-        # twice: batches that were read already when the span limit was reached are settled, too
-        limit = min(int(high), at.offset + 2 * self._max_span_records)
+        limit = min(int(high), at.offset + self._max_span_records + BEYOND_SPAN_RECORDS)
         try:
             found = decode(text, at.offset, limit)
         except UnreadableMapError as error:

@@ -28,6 +28,8 @@ class Parking:
     _delays_ms: dict[str, int] = field(init=False)
     _sweep_ends: dict[Partition, int] = field(default_factory=dict)
     """Held partitions that are being read, up to this offset: what is held again lands behind it."""
+    _ahead_ms: dict[Partition, int] = field(default_factory=dict)
+    """By how much the clocks that wrote a tier's records were ahead of ours."""
 
     def __post_init__(self) -> None:
         self._delays_ms = {tier.topic: round(tier.delay_s * 1000) for tier in self.plan.tiers}
@@ -40,8 +42,7 @@ class Parking:
         """
         delay_ms = self._delays_ms.get(record.topic)
         if delay_ms is not None:
-            # bounded by the tier's own delay from now on: a clock that jumped back must not stop a tier for an hour
-            due_ms = min(not_before_ms(record), now_ms + delay_ms)
+            due_ms = self._due_ms(Partition(record.topic, record.partition), not_before_ms(record), now_ms + delay_ms)
             return Parked(record.offset, due_ms) if due_ms > now_ms else None
         if record.topic == self.plan.held_topic:
             partition = Partition(record.topic, record.partition)
@@ -50,12 +51,28 @@ class Parking:
                 return Parked(record.offset, None)
         return None
 
+    def _due_ms(self, partition: Partition, due_ms: int, latest_ms: int) -> int:
+        """Bound *due_ms* by the tier's own delay: clocks differ and jump, and none may stop a tier for an hour.
+
+        The difference is kept: whoever is read again after its wait, and whoever stands behind it, must not wait anew.
+        """
+        if due_ms <= latest_ms:
+            return due_ms
+        ahead_ms = self._ahead_ms.get(partition, 0)
+        if due_ms - ahead_ms > latest_ms:
+            ahead_ms = self._ahead_ms[partition] = due_ms - latest_ms
+        return due_ms - ahead_ms
+
     def park(self, partition: Partition, parked: Parked) -> None:
         self.parked[partition] = parked
 
     def due(self, now_ms: int) -> list[Partition]:
-        """Take out the partitions whose wait is over."""
-        due = [at for at, parked in self.parked.items() if parked.until_ms is not None and parked.until_ms <= now_ms]
+        """Take out the partitions whose wait is over, or longer than any can be: our clock has jumped back."""
+        due = [
+            at
+            for at, parked in self.parked.items()
+            if parked.until_ms is not None and not 0 < parked.until_ms - now_ms <= self._delays_ms[at.topic]
+        ]
         for partition in due:
             del self.parked[partition]
         return due
@@ -92,3 +109,4 @@ class Parking:
         """The partition is no longer ours."""
         self.parked.pop(partition, None)
         self._sweep_ends.pop(partition, None)
+        self._ahead_ms.pop(partition, None)

@@ -35,6 +35,30 @@ def test_a_clock_that_jumped_back_stops_a_tier_no_longer_than_its_delay() -> Non
     assert Parking(PLAN).place(at(TIER, 5, NOW + 3_600_000), NOW) == Parked(5, NOW + 30_000)
 
 
+def test_a_clock_that_was_ahead_costs_a_tier_its_delay_once() -> None:
+    """Each record is looked at again when its wait is over; then it must not wait anew, nor each one behind it.
+
+    Found by the simulation (seed 7821): a pod whose clock was an hour ahead stopped the tier for that hour.
+    """
+    parking = Parking(PLAN)
+    hour = 3_600_000
+    parking.park(TIER, Parked(5, NOW + 30_000))
+    assert parking.place(at(TIER, 5, NOW + 30_000 + hour), NOW) == Parked(5, NOW + 30_000)
+    assert parking.place(at(TIER, 5, NOW + 30_000 + hour), NOW + 30_000) is None
+    assert parking.place(at(TIER, 6, NOW + 30_007 + hour), NOW + 30_000) == Parked(6, NOW + 30_007)
+    assert parking.place(at(TIER, 6, NOW + 30_007 + hour), NOW + 30_007) is None
+    assert parking.place(at(TIER, 7, NOW + 60_000), NOW + 30_007) == Parked(7, NOW + 60_000), "a good clock's record"
+    assert parking.place(at(TIER, 8, NOW + 60_000 + 2 * hour), NOW + 60_000) == Parked(8, NOW + 90_000), "further ahead"
+
+
+def test_our_own_clock_that_jumps_back_frees_what_waits() -> None:
+    parking = Parking(PLAN)
+    parking.park(TIER, Parked(5, NOW + 10_000))
+    assert parking.due(NOW - 20_001) == [TIER]
+    parking.park(TIER, Parked(5, NOW + 10_000))
+    assert parking.due(NOW - 20_000) == []
+
+
 def test_a_record_without_its_moment_is_due() -> None:
     assert Parking(PLAN).place(at(TIER, 5), NOW) is None
 

@@ -144,11 +144,23 @@ def test_metadata_is_a_map_or_is_ignored_and_counted(
     assert {labels: count for labels, count in metrics.offset_maps_ignored.values.items() if count} == ignored
 
 
-def test_a_map_beyond_what_we_ever_keep_open_is_ignored() -> None:
-    class LongLog(Committed):
-        def get_watermark_offsets(self, at: TopicPartition, timeout: float, *, cached: bool) -> tuple[int, int]:
-            return 0, 2**40
+class LongLog(Committed):
+    def get_watermark_offsets(self, at: TopicPartition, timeout: float, *, cached: bool) -> tuple[int, int]:
+        return 0, 2**40
 
+
+def test_a_map_that_passes_the_span_by_what_one_tick_reads_is_believed() -> None:
+    """The span is looked at four times a second: a fast reader passes a short one many times over before it stops.
+
+    Found by the simulation (seed 750): the map was ignored, and all that it covered was sent again.
+    """
+    text, _ = encode(100, [Run(101, 20_000)])
+    found = positions(60, []).resolve(cast("Consumer", LongLog(text)), HERE, lambda: False)
+    assert found is not None
+    assert found.maps[Partition("in-app-events", 0)].runs == (Run(101, 20_000),)
+
+
+def test_a_map_beyond_what_we_ever_keep_open_is_ignored() -> None:
     text, _ = encode(100, [Run(101, 2**31)])
     metrics = Metrics()
     found = positions(60, [], metrics).resolve(cast("Consumer", LongLog(text)), HERE, lambda: False)
