@@ -107,7 +107,7 @@ class LifeCycle(RuleBasedStateMachine):
         values = [f"{kind}:{assignment.epoch}:{first + index}" for index, kind in enumerate(kinds)]
         self.rig.read(assignment, *values)
         if not assignment.leaving:
-            for offset, kind in enumerate(kinds, first):
+            for offset in range(first, first + len(kinds)):
                 epoch.read.add(offset)
                 if offset in epoch.before:
                     epoch.ended.add(offset)
@@ -146,7 +146,9 @@ class LifeCycle(RuleBasedStateMachine):
     @precondition(lambda self: self.rig.transport.waiting)
     @rule(data=st.data(), answer=st.sampled_from(ANSWERS))
     def answer(self, data: st.DataObject, answer: Answer | Fault) -> None:
-        value = data.draw(st.sampled_from(sorted(request.body.decode() for request, _, _ in self.rig.transport.waiting)))
+        value = data.draw(
+            st.sampled_from(sorted(request.body.decode() for request, _, _ in self.rig.transport.waiting))
+        )
         if answer is OK:
             self.saw(value)
         self.run(self.rig.answer(answer, which=value))
