@@ -188,7 +188,9 @@ class Delivery:
             self._finish(envelope, outcome)
 
     def _try_ended(self, task: asyncio.Task[None]) -> None:
-        del self._tries[task]
+        envelope = self._tries.pop(task)
+        if task.cancelled():  # before its first step: nothing in it has run that could let go
+            self._let_go(envelope)
         raise_bug(task)
 
     def _delivered(self, envelope: Envelope) -> None:

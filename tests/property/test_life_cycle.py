@@ -101,7 +101,9 @@ class LifeCycle(RuleBasedStateMachine):
     @precondition(lambda self: self.owned)
     @rule(data=st.data(), kinds=st.lists(st.sampled_from(["game", "game", "game", "bad"]), max_size=5))
     def read(self, data: st.DataObject, kinds: list[str]) -> None:
-        number = data.draw(st.sampled_from(sorted(self.owned)))
+        self.read_of(data.draw(st.sampled_from(sorted(self.owned))), kinds)
+
+    def read_of(self, number: int, kinds: list[str]) -> None:
         epoch, assignment = self.owned[number], self.owned[number].assignment
         first = assignment.tracker.next
         values = [f"{kind}:{assignment.epoch}:{first + index}" for index, kind in enumerate(kinds)]
@@ -128,10 +130,37 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(data=st.data(), timeout_s=st.sampled_from([0.0, 1.0, 25.0]))
     def revoke(self, data: st.DataObject, timeout_s: float) -> None:
         number = data.draw(st.sampled_from(sorted(self.owned)))
-        if not any(draining == number for draining, _ in self.drains):
-            drain = self.rig.pipeline.drain([self.owned[number].assignment], timeout_s=timeout_s, reason="revoked")
-            self.drains.append((number, self.loop.create_task(drain)))
-            self.run(self.rig.settle())
+        if not self.is_draining(number):
+            self.drain(number, timeout_s)
+
+    def is_draining(self, number: int) -> bool:
+        return any(draining == number for draining, _ in self.drains)
+
+    def drain(self, number: int, timeout_s: float) -> None:
+        drain = self.rig.pipeline.drain([self.owned[number].assignment], timeout_s=timeout_s, reason="revoked")
+        self.drains.append((number, self.loop.create_task(drain)))
+        self.run(self.rig.settle())
+
+    @rule(data=st.data(), how=st.sampled_from(["revoke", "lose", "stay"]), number=st.integers(0, 1))
+    def a_whole_life(self, data: st.DataObject, how: str, number: int) -> None:
+        """Much in one step, so that chains get long: hypothesis likes to leave out rules."""
+        self.assign(number)
+        self.read_of(number, ["game", "game", "game", "bad"])
+        for _ in range(2):
+            if self.rig.transport.waiting:
+                self.answer(data, OK)
+        if self.rig.forwarder.waiting:
+            self.acknowledge("away")
+        self.positions_are_those_of_the_model()
+        if how != "stay" and number in self.owned and not self.is_draining(number):
+            if how == "lose":
+                self.lose_now(number)
+            else:
+                self.drain(number, 25.0)
+                if self.rig.transport.waiting:
+                    self.answer(data, OK)
+                self.time_passes(30.0)
+        self.assign(number)
 
     # -- the outside world
 
@@ -196,7 +225,7 @@ class LifeCycle(RuleBasedStateMachine):
             return
         for number in [*self.owned]:
             self.lose_now(number)
-        while self.rig.transport.waiting or self.rig.forwarder.waiting:
+        for _ in range(2):
             self.run(self.rig.answer_all())
             self.run(self.rig.acknowledge())
             self.run(self.rig.advance(60))
