@@ -107,12 +107,16 @@ class LifeCycle(RuleBasedStateMachine):
         epoch, assignment = self.owned[number], self.owned[number].assignment
         first = assignment.tracker.next
         values = [f"{kind}:{assignment.epoch}:{first + index}" for index, kind in enumerate(kinds)]
-        self.rig.read(assignment, *values)
+
+        async def arrive() -> None:
+            self.rig.read(assignment, *values)
+
         if not assignment.leaving:
             for offset in range(first, first + len(kinds)):
                 epoch.read.add(offset)
                 if offset in epoch.before:
                     epoch.ended.add(offset)
+        self.run(arrive())
         self.run(self.rig.settle())
 
     @precondition(lambda self: self.owned)
@@ -123,7 +127,11 @@ class LifeCycle(RuleBasedStateMachine):
     def lose_now(self, number: int) -> None:
         """Lost, perhaps while it is being revoked: then the drain has nothing more to give."""
         epoch = self.owned.pop(number)
-        self.rig.pipeline.fence([epoch.assignment], reason="lost")
+
+        async def fence() -> None:
+            self.rig.pipeline.fence([epoch.assignment], reason="lost")
+
+        self.run(fence())
         self.over(epoch)
 
     @precondition(lambda self: self.owned)
