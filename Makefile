@@ -36,6 +36,9 @@ chaos: $(VENV)/.dev java  ## SEEDS=200 schedules of faults on a real Kafka, each
 chaos-oracle: $(VENV)/.dev java  ## Builds with a mistake in them: the oracle must catch each within 20 seeds
 	@$(BIN)/python -m tests.chaos --wrong all --seeds 20 $(ARGS)
 
+mutants: $(VENV)/.dev  ## Small mistakes in tracker, offset map, assignment, classification: the tests must see 95 %
+	@$(BIN)/python -m tests.mutation
+
 kafka: $(VENV)/.dev java  ## Run an Apache Kafka in the foreground, to play with; PORT=9092
 	@$(BIN)/python -m tests.support.kafka $(PORT)
 
@@ -88,4 +91,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench chaos chaos-oracle kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench chaos chaos-oracle mutants kafka wheel image lock docs clean java

@@ -1,4 +1,4 @@
-"""How hypothesis works while mutants are tried: the same examples each time, and no search for the smallest failing one."""
+"""How hypothesis works while mutants are tried: always the same examples, and no search for the smallest that fails."""
 
 from hypothesis import Phase, settings
 
