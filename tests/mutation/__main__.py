@@ -83,9 +83,7 @@ def main() -> int:
     print(f"{share:.1%} of {ends.total()} killed")
     new, gone = unseen.keys() - known.keys(), known.keys() - unseen.keys()
     for mutant in sorted(new):
-        print(
-            f"\n{unseen[mutant]}\n  - {mutant.was}\n  + {mutant.now}\nno test sees it: write one, or list it with a reason"
-        )
+        print(f"\n{unseen[mutant]}\n  - {mutant.was}\n  + {mutant.now}\nwrite a test that sees it, or list it")
     for mutant in sorted(gone):
         print(f"\n{mutant.file}\n  + {mutant.now}\nis listed in {KNOWN.name} and doesn't survive: take it out")
     return int(share < LEAST_SHARE or bool(new or gone))
