@@ -40,6 +40,12 @@ def settled_behind(position: int, blockers: range) -> list[Run]:
     return [Run(one + 1, other) for one, other in pairwise([position, *blockers])]
 
 
+def text_of(body: bytes, position: int) -> str:
+    """Return what a foreign or wrong writer could write: any numbers, with a good checksum."""
+    text = base64.urlsafe_b64encode(_checksum(position, body) + body).rstrip(b"=").decode()
+    return f"{VERSION}{len(text):04d}{text}"
+
+
 @given(maps(), st.integers(0, 2**40))
 def test_what_was_encoded_is_decoded(made: tuple[int, tuple[Run, ...]], since_s: int) -> None:
     position, runs = made
@@ -135,9 +141,9 @@ def test_its_length_never_passes_what_the_broker_takes() -> None:
 
 @given(st.integers(0, MAX_CHARS))
 def test_the_work_is_bounded_by_the_room_and_not_by_the_runs(max_chars: int) -> None:
-    """A million runs: no more of them are looked at than could have fitted, at two bytes each and one that didn't."""
+    """Ten thousand runs: no more of them are looked at than could have fitted, at two bytes each and one that didn't."""
     looked_at = []
-    runs = (looked_at.append(at) or Run(2 * at + 1, 2 * at + 2) for at in range(1_000_000))  # type: ignore[func-returns-value]
+    runs = (looked_at.append(at) or Run(2 * at + 1, 2 * at + 2) for at in range(10_000))  # type: ignore[func-returns-value]
     _, covered = encode(0, runs, max_chars=max_chars)
     assert covered <= len(looked_at) <= max(0, max_chars - HEAD_CHARS) * 3 // 8 + 1
 
@@ -153,12 +159,11 @@ def test_the_length_does_not_grow_with_the_span(gap: int, settled: int) -> None:
 @given(st.lists(st.integers(0, 255), max_size=9999).map(bytes), positions)
 @example(b"\x00" + b"\x01" * 7000, 0)
 @example(b"\x00" + b"\x80" * 7000, 0)
-@example(b"\x00" + b"\xff" * 8 + b"\x7f", 0)
+@example(b"\xff" * 9 + b"\x7f" + b"\x01\x01", 0)
 def test_what_is_read_is_bounded_by_the_text(body: bytes, position: int) -> None:
     """Even with a good checksum: two numbers a run, at least a byte each, none beyond 63 bits."""
-    text = base64.urlsafe_b64encode(_checksum(position, body) + body).rstrip(b"=").decode()
     try:
-        found = decode(f"{VERSION}{len(text):04d}{text}", position, NO_LIMIT)
+        found = decode(text_of(body, position), position, NO_LIMIT)
     except UnreadableMapError:
         return
     assert 2 * len(found.runs) < max(2, len(body))
@@ -221,6 +226,43 @@ def test_any_metadata_is_understood_or_ignored_and_counted(raw: bytes) -> None:
 def test_nothing_to_say_is_nothing() -> None:
     assert encode(5, []) == ("", 0)
     assert decode("", 5, 5) == OffsetMap()
+
+
+GOOD = encode(0, [Run(1, 3)])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("2" + GOOD[1:], "foreign"),
+        (GOOD[:4], "foreign"),
+        ("1 004AAAA", "foreign"),
+        ("1\u0660\u0660\u0660\u0664AAAA", "foreign"),
+        (GOOD[:-1], "truncated"),
+        ("10004A\u0660AA", "damaged"),
+        ("10004A*AA", "damaged"),
+        ("10001A", "damaged"),
+        (GOOD[:5] + "B" + GOOD[6:], "checksum"),
+        ("10000", "checksum"),
+        (text_of(b"\x07\x01", 0), "damaged"),
+        (text_of(b"\x07\x01\x01\x01", 0), "damaged"),
+        (text_of(b"\x07\x01\x00", 0), "damaged"),
+        (text_of(b"\x07\x01\x01\x01\x00", 0), "damaged"),
+        (text_of(b"\x07\x01\x81", 0), "damaged"),
+        (text_of(b"\x80" * 9 + b"\x01", 0), "damaged"),
+        (text_of(b"\x07\x01\x64", 0), "span"),
+    ],
+)
+def test_each_reason_to_ignore_a_map(text: str, reason: str) -> None:
+    with pytest.raises(UnreadableMapError, match=f"^{reason}$"):
+        decode(text, 0, 100)
+
+
+def test_what_a_good_checksum_may_say() -> None:
+    assert decode(text_of(b"\x07", 0), 0, 100) == OffsetMap((), 7)
+    assert decode(text_of(b"", 0), 0, 100) == OffsetMap()
+    assert decode(text_of(b"\x07\x00\x64", 0), 0, 100) == OffsetMap((Run(0, 100),), 7)
+    assert decode(text_of(b"\xff" * 8 + b"\x7f", 0), 0, 100) == OffsetMap((), 2**63 - 1)
 
 
 @pytest.mark.parametrize(

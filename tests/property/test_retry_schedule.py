@@ -6,7 +6,7 @@ Plan, headers and parking work together here as they do in the process; the topi
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from consumer.core.headers import Hop, read_hop, write_hop
 from consumer.core.parking import Parked, Parking
@@ -182,15 +182,29 @@ class Schedule(RuleBasedStateMachine):
             self.sweep_end = None
             self.park(HELD, Parked(self.next[HELD], None))
 
-    @precondition(lambda self: any(self.next[topic] < len(self.logs[topic]) for topic in self.next))
     @rule(data=st.data())
     def lose_a_record(self, data: st.DataObject) -> None:
-        """Retention takes the next record of one of our topics before it is read."""
-        topic = data.draw(st.sampled_from([name for name in self.next if self.next[name] < len(self.logs[name])]))
-        record = self.logs[topic][self.next[topic]]
+        self.lose_next(data.draw(st.sampled_from(self.plan.read_topics)))
+
+    def lose_next(self, topic: str) -> None:
+        """Retention takes the next record of *topic* before it is read."""
+        record = self.logs[topic][self.next[topic]] if self.next[topic] < len(self.logs[topic]) else None
         if record is not None:
             self.trips[read_hop(record, is_ours=True).offset].end = "gone"
             self.logs[topic][self.next[topic]] = None
+
+    @rule()
+    def a_sweep_loses_its_last_record(self) -> None:
+        """What is held meanwhile must not be taken for it."""
+        self.arrive("hold", 0)
+        self.sweep()
+        while self.next[HELD] < len(self.logs[HELD]) - 1 and self.read_one(HELD, "ok"):
+            pass
+        self.lose_next(HELD)
+        self.arrive("hold", 0)
+        self.read_one(HELD, "ok")
+        self.sweep()
+        self.read_one(HELD, "ok")
 
     @rule(fates=st.lists(st.sampled_from(["ok", "fail", "hold", "aside"]), min_size=3, max_size=3), back=st.booleans())
     def much_at_once(self, fates: list[str], back: bool) -> None:
@@ -205,7 +219,7 @@ class Schedule(RuleBasedStateMachine):
             self.sweep()
             for fate in fates:
                 self.read_one(topic, fate)
-        self.time_passes(300)
+        self.time_passes(min((LABELS[label] for label in self.labels), default=300))  # to the very moment
 
     # -- what always holds
 
