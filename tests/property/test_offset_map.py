@@ -141,9 +141,9 @@ def test_its_length_never_passes_what_the_broker_takes() -> None:
 
 @given(st.integers(0, MAX_CHARS))
 def test_the_work_is_bounded_by_the_room_and_not_by_the_runs(max_chars: int) -> None:
-    """Ten thousand runs: no more of them are looked at than could have fitted, at two bytes each and one that didn't."""
+    """Of ten thousand runs no more are looked at than could fit, at two bytes each, and one that does not."""
     looked_at = []
-    runs = (looked_at.append(at) or Run(2 * at + 1, 2 * at + 2) for at in range(10_000))  # type: ignore[func-returns-value]
+    runs = (looked_at.append(at) or Run(2 * at + 1, 2 * at + 2) for at in range(10_000))
     _, covered = encode(0, runs, max_chars=max_chars)
     assert covered <= len(looked_at) <= max(0, max_chars - HEAD_CHARS) * 3 // 8 + 1
 
