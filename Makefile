@@ -36,11 +36,17 @@ chaos: $(VENV)/.dev java  ## SEEDS=200 schedules of faults on real Kafkas, each 
 chaos-oracle: $(VENV)/.dev java  ## Builds with a mistake in them: the oracle must catch each within 20 seeds
 	@$(BIN)/python -m tests.chaos --wrong all --seeds 20 $(ARGS)
 
+simulation: $(VENV)/.dev  ## SEEDS=20000 schedules of the whole pipeline under a virtual clock
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),20000) $(ARGS)
+
 fuzz: $(VENV)/.dev  ## SECONDS=300 of coverage-guided fuzzing, each target against its oracle; ARGS=--keep
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),300) $(ARGS)
 
 soak: $(VENV)/.dev java  ## MINUTES=60 of mixed faults at a steady rate: does anything grow? Writes a page with plots
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60) $(ARGS)
+
+mutants: $(VENV)/.dev  ## Small mistakes in tracker, offset map, assignment, classification: the tests must see 95 %
+	@$(BIN)/python -m tests.mutation
 
 kafka: $(VENV)/.dev java  ## Run an Apache Kafka in the foreground, to play with; PORT=9092
 	@$(BIN)/python -m tests.support.kafka $(PORT)
@@ -94,4 +100,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench chaos chaos-oracle fuzz soak kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java

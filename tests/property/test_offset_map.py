@@ -1,11 +1,24 @@
 """The completed-offsets map: what it says comes back, what it can't have said is ignored, and all is bounded."""
 
+import base64
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
-from consumer.core.offset_map import HEAD_CHARS, MAX_CHARS, OffsetMap, Run, UnreadableMapError, decode, encode
+from consumer.adapters.kafka_positions import StartPositions
+from consumer.core.offset_map import (
+    HEAD_CHARS,
+    MAX_CHARS,
+    VERSION,
+    OffsetMap,
+    Run,
+    UnreadableMapError,
+    _checksum,
+    decode,
+    encode,
+)
+from consumer.telemetry import Metrics
 
 NO_LIMIT = 2**63
 positions = st.integers(0, 2**62)
@@ -25,6 +38,12 @@ def maps(draw: st.DrawFn, most: int = 200) -> tuple[int, tuple[Run, ...]]:
 def settled_behind(position: int, blockers: range) -> list[Run]:
     """Return the runs between *blockers*, offsets that are in flight."""
     return [Run(one + 1, other) for one, other in pairwise([position, *blockers])]
+
+
+def text_of(body: bytes, position: int) -> str:
+    """Return what a foreign or wrong writer could write: any numbers, with a good checksum."""
+    text = base64.urlsafe_b64encode(_checksum(position, body) + body).rstrip(b"=").decode()
+    return f"{VERSION}{len(text):04d}{text}"
 
 
 @given(maps(), st.integers(0, 2**40))
@@ -120,9 +139,130 @@ def test_its_length_never_passes_what_the_broker_takes() -> None:
     assert text.isascii()
 
 
+@given(st.integers(0, MAX_CHARS))
+def test_the_work_is_bounded_by_the_room_and_not_by_the_runs(max_chars: int) -> None:
+    """Of ten thousand runs no more are looked at than could fit, at two bytes each, and one that does not."""
+    looked_at = []
+    runs = (looked_at.append(at) or Run(2 * at + 1, 2 * at + 2) for at in range(10_000))
+    _, covered = encode(0, runs, max_chars=max_chars)
+    assert covered <= len(looked_at) <= max(0, max_chars - HEAD_CHARS) * 3 // 8 + 1
+
+
+@given(st.integers(0, 10**9), st.integers(1, 10**9))
+def test_the_length_does_not_grow_with_the_span(gap: int, settled: int) -> None:
+    """Two numbers, whatever they are: at most five bytes each below 2^35."""
+    text, covered = encode(5, [Run(5 + gap, 5 + gap + settled)])
+    assert covered == settled
+    assert len(text) <= HEAD_CHARS + (4 + 1 + 5 + 5) * 4 // 3
+
+
+@given(st.lists(st.integers(0, 255), max_size=9999).map(bytes), positions)
+@example(b"\x00" + b"\x01" * 7000, 0)
+@example(b"\x00" + b"\x80" * 7000, 0)
+@example(b"\xff" * 9 + b"\x7f" + b"\x01\x01", 0)
+def test_what_is_read_is_bounded_by_the_text(body: bytes, position: int) -> None:
+    """Even with a good checksum: two numbers a run, at least a byte each, none beyond 63 bits."""
+    try:
+        found = decode(text_of(body, position), position, NO_LIMIT)
+    except UnreadableMapError:
+        return
+    assert 2 * len(found.runs) < max(2, len(body))
+    assert found.since_s < 2**63
+    assert all(one.end <= other.first for one, other in pairwise(found.runs))
+
+
+class StrangeMetadata:
+    """A committed position as the client hands it over; it may fail to read what others wrote."""
+
+    topic, partition = "events", 0
+
+    def __init__(self, offset: int, raw: bytes) -> None:
+        self.offset = offset
+        self._raw = raw
+
+    @property
+    def metadata(self) -> str:
+        return self._raw.decode()
+
+
+class TenThousandRecords:
+    def get_watermark_offsets(self, _at: object, **_options: object) -> tuple[int, int]:
+        return 0, 10_000
+
+
+@st.composite
+def metadata(draw: st.DrawFn) -> bytes:
+    """What stands in a commit: anything, a map of ours, or one that was damaged on its way."""
+    raw = draw(st.binary(max_size=60))
+    ours = encode(draw(st.sampled_from([100, 101])), [Run(102, 105), Run(110, draw(st.integers(111, 20_000)))])[
+        0
+    ].encode()
+    return draw(st.sampled_from([raw, ours, ours + raw, ours[:-3], raw + ours]))
+
+
+@given(metadata())
+@example(encode(100, [Run(101, 200)])[0].encode())
+@example(encode(100, [Run(101, 20_000)])[0].encode())
+@example(encode(99, [Run(101, 200)])[0].encode())
+@example(b"\xff\xfe")
+@example(b"")
+def test_any_metadata_is_understood_or_ignored_and_counted(raw: bytes) -> None:
+    metrics = Metrics()
+    start = StartPositions(
+        metrics=metrics, clock=None, pause=None, admin_conf={}, group_id="g", source_topics=["events"], our_topics=[],
+        start="earliest", budget_s=1.0, max_span_records=10_000,
+    )  # fmt: skip
+    at = StrangeMetadata(100, raw)
+    text = start._metadata(at)
+    found = start._map(TenThousandRecords(), at, text) if text else OffsetMap()
+    ignored = sum(metrics.offset_maps_ignored.values.values())
+    assert ignored == (not found.runs and bool(raw))
+    assert {reason for (reason,) in metrics.offset_maps_ignored.values} <= {
+        "foreign", "truncated", "damaged", "checksum", "span", "unreadable",
+    }  # fmt: skip
+    assert all(100 < run.first < run.end <= 10_000 for run in found.runs)
+
+
 def test_nothing_to_say_is_nothing() -> None:
     assert encode(5, []) == ("", 0)
     assert decode("", 5, 5) == OffsetMap()
+
+
+GOOD = encode(0, [Run(1, 3)])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("2" + GOOD[1:], "foreign"),
+        (GOOD[:4], "foreign"),
+        ("1 004AAAA", "foreign"),
+        ("1\u0660\u0660\u0660\u0664AAAA", "foreign"),
+        (GOOD[:-1], "truncated"),
+        ("10004A\u0660AA", "damaged"),
+        ("10004A*AA", "damaged"),
+        ("10001A", "damaged"),
+        (GOOD[:5] + "B" + GOOD[6:], "checksum"),
+        ("10000", "checksum"),
+        (text_of(b"\x07\x01", 0), "damaged"),
+        (text_of(b"\x07\x01\x01\x01", 0), "damaged"),
+        (text_of(b"\x07\x01\x00", 0), "damaged"),
+        (text_of(b"\x07\x01\x01\x01\x00", 0), "damaged"),
+        (text_of(b"\x07\x01\x81", 0), "damaged"),
+        (text_of(b"\x80" * 9 + b"\x01", 0), "damaged"),
+        (text_of(b"\x07\x01\x64", 0), "span"),
+    ],
+)
+def test_each_reason_to_ignore_a_map(text: str, reason: str) -> None:
+    with pytest.raises(UnreadableMapError, match=f"^{reason}$"):
+        decode(text, 0, 100)
+
+
+def test_what_a_good_checksum_may_say() -> None:
+    assert decode(text_of(b"\x07", 0), 0, 100) == OffsetMap((), 7)
+    assert decode(text_of(b"", 0), 0, 100) == OffsetMap()
+    assert decode(text_of(b"\x07\x00\x64", 0), 0, 100) == OffsetMap((Run(0, 100),), 7)
+    assert decode(text_of(b"\xff" * 8 + b"\x7f", 0), 0, 100) == OffsetMap((), 2**63 - 1)
 
 
 @pytest.mark.parametrize(

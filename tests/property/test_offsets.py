@@ -56,7 +56,7 @@ class TrackerMachine(RuleBasedStateMachine):
     def settle_what_is_not_in_flight(self, data: st.DataObject) -> None:
         in_flight = set(self.read) - self.settled
         offset = data.draw(st.integers(0, 500).filter(lambda at: at not in in_flight))
-        with pytest.raises(UnknownOffsetError):
+        with pytest.raises(UnknownOffsetError, match=f"^offset {offset} is not in flight"):
             self.tracker.settle(offset)
 
     def position_after(self, settled: set[int]) -> int:

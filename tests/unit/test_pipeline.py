@@ -690,6 +690,22 @@ def test_a_drain_ends_by_its_deadline_and_cuts_further_tries() -> None:
     on_the_bench(run)
 
 
+def test_a_try_that_is_cut_before_it_began_lets_go_of_its_record() -> None:
+    """A task that is cancelled before its first step never runs: its record kept its place in the budget for ever."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "game:a")
+        _, _, answered = rig.transport.waiting.popleft()
+        answered(Answer(503))
+        rig.pipeline.fence([at], reason="lost")  # in the same step of the event loop
+        await rig.settle()
+        assert rig.budget.records == 0
+        assert at.active == 0
+
+    on_the_bench(run)
+
+
 def test_an_open_breaker_or_a_closed_lane_does_not_hold_up_a_drain() -> None:
     async def run(rig: Rig) -> None:
         at = rig.assign()

@@ -42,6 +42,13 @@ def test_the_next_tier_covers_the_wait_and_is_never_passed_twice(
     assert (tier.label if tier else None) == expected
 
 
+@pytest.mark.parametrize(
+    ("passed", "again"), [(None, "30s"), ("30s", "30s"), ("5m", "5m"), ("1h", "1h"), ("2m", "30s")]
+)
+def test_what_steps_aside_waits_where_it_last_waited(passed: str | None, again: str) -> None:
+    assert PLAN.same_tier(passed).label == again
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=10, max_size=10))
 def test_hops_are_bounded_by_the_number_of_tiers(waits: list[float]) -> None:
     passed, hops = None, 0
