@@ -87,6 +87,7 @@ class Bench:
         self.group.on_taken.append(partial(self._tell, self.oracle.taken))
         self.group.on_given_back.append(partial(self._tell, self.oracle.handed_over))
         self.members: dict[str, Member] = {}
+        self._drains: list[DrainFuture] = []
         self.starting: Member | None = None
         """Who is being made: constructors of the product look here to whom they belong."""
 
@@ -110,6 +111,14 @@ class Bench:
         name = f"m{len(self.members) + 1}"
         self.members[name] = Member(self, name)
         return self.members[name]
+
+    def end(self) -> None:
+        """Kill whoever lives, and leave nothing behind."""
+        for member in self.alive:
+            member.kill()
+        self.world.end()
+        for drain in self._drains:
+            drain.close()
 
     @contextmanager
     def seams(self) -> Iterator[None]:
@@ -171,4 +180,5 @@ class Bench:
 
     def _run_threadsafe(self, coroutine: Coroutine[Any, Any, Positions], loop: VirtualLoop) -> DrainFuture:
         name = next(member.name for member in self.members.values() if member.loop is loop)
-        return DrainFuture(self.world, coroutine, loop, self.oracle.held_up[name])
+        self._drains.append(DrainFuture(self.world, coroutine, loop, self.oracle.held_up[name]))
+        return self._drains[-1]

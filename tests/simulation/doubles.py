@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import inspect
 from collections.abc import Coroutine
 from typing import Any
 
@@ -43,13 +44,18 @@ class DrainFuture:
             try:
                 world.current.wait(deadline)
             except KilledError:
-                self._coroutine.close()
+                self.close()
                 raise
         span[1] = world.now
         return self._future.result(0)
 
     def cancel(self) -> bool:
         return self._future.cancel()
+
+    def close(self) -> None:
+        """Let go of a drain that never began: its event loop was blocked, or died."""
+        if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CREATED:
+            self._coroutine.close()
 
 
 class RoomEvent:

@@ -175,6 +175,10 @@ class Member:
             self.bench.oracle.fail(f"I6: {self.name} has {budget.records} records in it, not {self._most_records}")
 
     @property
+    def is_ending(self) -> bool:
+        return self.product._watchdog.is_started
+
+    @property
     def stands_still(self) -> bool:
         held = (self.frozen_until, self._loop_blocked_until, self._readers_blocked_until, self.connection.cut_until)
         return self.world.now < max(held)

@@ -46,9 +46,7 @@ def play(seed: int, *, tracing: bool = False) -> Played:
         except (ViolationError, DeadlockError) as error:
             violation = f"{type(error).__name__}: {error}"
         finally:
-            for member in bench.alive:
-                member.kill()
-            bench.world.end()
+            bench.end()
     oracle, world = bench.oracle, bench.world
     return Played(
         seed, violation, world.events, len(oracle.wants), oracle.commits, oracle.sent_twice, oracle.explained,
@@ -143,6 +141,7 @@ class Schedule:
                 first = log.low if commit is None else commit.offset
                 if any(offset >= first for offset in log.records):
                     left.append(f"{at.topic}[{at.number}] is committed to {first} of {log.high}")
+        left += [f"{member.name} is ending" for member in bench.alive if member.is_ending]
         left += [f"{member.name} stands still" for member in bench.alive if member.stands_still]
         left += [f"{member.name} is not idle" for member in bench.alive if not (member.is_idle or member.may_end)]
         return ", ".join(left)
@@ -150,7 +149,7 @@ class Schedule:
     def _stop(self) -> None:
         """C7: whoever is told to end, with all well, does so by the deadline and without force."""
         for member in self._bench.alive:
-            if member.may_end:  # it may hang in a close, by its fault
+            if member.may_end:  # its producer can do nothing any more
                 member.kill()
                 continue
             member.terminate()

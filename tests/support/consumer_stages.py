@@ -110,7 +110,9 @@ class RealStage:
         return Consumer({**self._conf(), **own, **conf})
 
     def produce(self, number: int, count: int) -> None:
-        producer = Producer({"bootstrap.servers": self._kafka.bootstrap_servers, "linger.ms": 1})
+        producer = Producer(
+            {"bootstrap.servers": self._kafka.bootstrap_servers, "linger.ms": 1, "enable.idempotence": True}
+        )
         for _ in range(count):
             producer.produce(self.topic, b"value", key=b"key", partition=number)
         assert producer.flush(30) == 0
