@@ -107,6 +107,18 @@ class BreakerMachine(RuleBasedStateMachine):
         self.breaker.probes.put_back()
         self.probes.is_out = False
 
+    @rule(cause=st.sampled_from([FAILING, ODD, WRONG_URL]), cure=st.sampled_from([Delivered(), WRONG_KEY]))
+    def an_outage(self, cause: Outcome, cure: Outcome) -> None:
+        """Much in one step, since hypothesis likes to leave out rules; and then the same begins again."""
+        for _ in range(3):
+            self.answer(cause)
+        if self.reason is not None:
+            self.time_passes(5.0)
+            self.ask_for_a_probe()
+            if self.probes.is_out:
+                self.a_probe_is_answered(cure)
+        self.answer(cause)
+
     @invariant()
     def it_is_as_its_model(self) -> None:
         assert (self.breaker.reason, self.breaker.is_open) == (self.reason, self.reason is not None)
@@ -212,6 +224,12 @@ class BudgetMachine(RuleBasedStateMachine):
         self.intakes[reader].taken_records += len(taken)
         self.intakes[reader].taken_bytes += sum(taken)
         self.inside += taken
+
+    @rule(reader=st.integers(0, 1), short_of=st.integers(0, 1))
+    def fill_up(self, reader: int, short_of: int) -> None:
+        """To the very last byte, or one less."""
+        self.look(reader)
+        self.read(reader, [max(0, self.limits[1] - sum(self.inside) - short_of)])
 
     @precondition(lambda self: self.inside)
     @rule(data=st.data())
