@@ -5,6 +5,7 @@ map that changes while its position stands is not committed. So there is one exp
 offset, at most once per interval, and once more before the group is left. Never within a rebalance callback.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ class _Stored:
     """When the offset moved, or its map was last committed by us: monotonic seconds."""
     is_said: bool = True
     """Some commit that was made, or that the client will make, carries this map."""
+    confirmed: int = -1
+    """The highest offset that the broker has confirmed."""
 
 
 class Commits:
@@ -74,7 +77,8 @@ class Commits:
             stored.metadata = metadata
             stored.is_said = False
         else:
-            self._stored[partition] = _Stored(offset, metadata, self._clock.monotonic())
+            confirmed = -1 if stored is None else stored.confirmed
+            self._stored[partition] = _Stored(offset, metadata, self._clock.monotonic(), confirmed=confirmed)
 
     # -- commits of our own
 
@@ -137,15 +141,29 @@ class Commits:
         for at in partitions:
             partition = Partition(at.topic, at.partition)
             self._unanswered.discard(partition)
+            stored = self._stored.get(partition)
             problem = error or at.error
             if problem is not None:
                 failed = problem
-                stored = self._stored.get(partition)
                 if stored is not None and stored.offset == at.offset:
                     stored.is_said = False
+            elif stored is not None:
+                self._confirmed(stored, at.offset)
         if failed is None:
             self._metrics.offset_commits.add(("ok",))
             self._metrics.last_commit_timestamp.set(self._clock.wall_ms() / 1000)
         elif failed.code() != KafkaError._NO_OFFSET:  # noqa: SLF001
             self._metrics.offset_commits.add((failed.name().lower(),))
             log.warning("offset.commit_failed", reason=failed.name())
+
+    def _confirmed(self, stored: _Stored, offset: int) -> None:
+        """Hear that the broker has *offset*; if it had more before, say again what is stored.
+
+        While the coordinator is away the client piles up commits, and then repeats them in any order: an old one can
+        be the last, and the client takes its newer one for done. A restart would send again what lies between.
+        """
+        if offset < stored.confirmed:
+            self._metrics.offset_commits.add(("overtaken",))
+            stored.is_said = False
+            stored.since = -math.inf  # at the next look
+        stored.confirmed = max(stored.confirmed, offset)

@@ -92,15 +92,27 @@ def _nothing_lost(history: History, facts: _Facts, verdict: Verdict) -> None:
 def _commits_safe(history: History, facts: _Facts, verdict: Verdict) -> None:
     """C2, C10: at each commit all below it, and all that its map covers, was accounted for; and it never went back."""
     before: dict[tuple[str, int], int] = {}
-    for commit in history.commits:
+    for index, commit in enumerate(history.commits):
         at = (commit.topic, commit.partition)
         last = before.get(at, 0)
-        if commit.offset < last:
+        if commit.offset < last and not _was_made_good(history, index, last):
             verdict.violations.append(f"C10 went back: {at} from {last} to {commit.offset}")
         for offset in [*range(last, commit.offset), *_covered(commit)]:
             if not facts.is_accounted((*at, offset), commit.at_ms + 1):
                 verdict.violations.append(f"C2 unsafe: {at} committed {commit.offset}, but {offset} was not settled")
         before[at] = max(last, commit.offset)
+
+
+def _was_made_good(history: History, index: int, last: int) -> bool:
+    """Say whether a commit that went back had waited for brokers that were away, and another one was made at once."""
+    commit = history.commits[index]
+    in_time_ms = commit.at_ms + history.commit_interval_ms * 2 + SLACK_MS
+    return any(fault.excuse in AWAY and fault.at_ms <= commit.at_ms for fault in history.faults) and any(
+        (later.topic, later.partition) == (commit.topic, commit.partition)
+        and later.offset >= last
+        and later.at_ms <= in_time_ms
+        for later in history.commits[index + 1 :]
+    )
 
 
 def _covered(commit: Commit) -> list[int]:

@@ -79,6 +79,13 @@ def test_a_commit_that_goes_back_is_found() -> None:
     assert violations(replace(GOOD, commits=[*GOOD.commits, Commit(9900, SOURCE, 0, 2, "")])) == ["C10"]
 
 
+def test_a_commit_that_was_overtaken_while_brokers_were_away_must_be_made_good_at_once() -> None:
+    back = Commit(9900, SOURCE, 0, 2, "")
+    for later, found in ((10_500, []), (15_000, ["C10"])):
+        commits = [*GOOD.commits, back, Commit(later, SOURCE, 0, 4, "")]
+        assert violations(replace(GOOD, commits=commits, faults=[AWAY])) == found
+
+
 def test_a_duplicate_without_a_reason_is_found() -> None:
     assert violations(again(9800)) == ["C3"]
 

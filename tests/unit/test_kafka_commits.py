@@ -139,6 +139,37 @@ def test_a_store_that_fails_is_tried_with_the_next_position() -> None:
     assert bench.client.stored == [(10, ""), (11, "")]
 
 
+def test_an_old_commit_that_comes_last_is_made_good() -> None:
+    """Seen by the chaos suite: commits that waited for a broker were repeated in another order, 66 after 678."""
+    bench = Bench()
+    for offset in (66, 678):
+        bench.store(offset, f"map of {offset}")
+    for offset in (66, 678):
+        bench.answer(offset=offset)
+    bench.wait(3)
+    assert bench.client.committed_by_us == [], "the client's own commits are in order"
+    bench.answer(offset=66)
+    bench.wait(3)
+    assert bench.client.committed_by_us == [(678, "map of 678")], "once"
+    bench.store(700, "")
+    bench.answer(offset=678)
+    bench.answer(offset=700)
+    bench.answer(offset=678)
+    bench.wait(3)
+    assert bench.client.committed_by_us[1:] == [(700, "")]
+
+
+def test_a_new_assignment_knows_nothing_of_commits_before_it() -> None:
+    bench = Bench()
+    bench.store(678, "")
+    bench.answer(offset=678)
+    bench.commits.forget(HERE)
+    bench.commits.begin(Assignment(HERE, 2, 66))
+    bench.answer(offset=66)
+    bench.wait(3)
+    assert bench.client.committed_by_us == []
+
+
 @pytest.mark.parametrize("stays", [True, False])
 def test_the_last_maps_are_handed_over_before_the_group_is_left(stays: bool) -> None:
     bench = Bench()
