@@ -37,6 +37,7 @@ class Proxy:
         self.port = port
         self.mode: Mode = "pass"
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda *_: None)  # connections are cut on purpose
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
