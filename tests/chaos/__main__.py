@@ -6,6 +6,7 @@ A failing seed leaves its history and a timeline behind and says how to run it a
 import argparse
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -39,7 +40,8 @@ def play(world: World, folder: Path, seed: int, *, seconds: float, wrong: str | 
 def explain(history: History, verdict: Verdict, folder: Path, seed: int, seconds: float, world: str = "one") -> str:
     """Write down what happened, and say what is wrong and where to look."""
     history.write(folder / "history.json")
-    draw(history, folder / "picture.svg")
+    if history.produced:
+        draw(history, folder / "picture.svg")
     (folder / "timeline.txt").write_text("\n".join(history.timeline()) + "\n")
     shown = "\n".join(f"  {text}" for text in verdict.violations[:10])
     return (
@@ -118,7 +120,7 @@ def _play_one(seed: int, name: str, seconds: float) -> tuple[Result, str]:
         verdict = judge(history)
         verdict.violations += told(folder)
     except Exception as error:
-        history, verdict = History("", "", 0, 0), Verdict([f"not judged: {error!r}"])
+        history, verdict = History("", "", 0, 0), Verdict([f"not judged: {error!r}", traceback.format_exc()])
         _WORLD.popitem()[1].close()
     explanation = explain(history, verdict, folder, seed, seconds, name) if verdict.violations else ""
     return Result.of(seed, name, PROTOCOLS[seed % 2], history, verdict), explanation

@@ -227,7 +227,8 @@ def _kill_a_broker(run: "Scenario", draw: Random) -> Hurt:
     node.kill()
     yield draw.uniform(0, 3)
     node.launch()
-    node.wait_until_up()
+    while not node.listens():  # others go on meanwhile
+        yield LOOK_S
 
 
 @_fault("broker frozen", "brokers", worlds=REAL, excuse="away")

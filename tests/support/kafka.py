@@ -92,7 +92,7 @@ class RealKafka(KafkaClient):
     def launch(self) -> None:
         """Start it without waiting for it."""
         assert self._process is None, "it runs already"
-        if self._listens():
+        if self.listens():
             raise RuntimeError(f"port {self.port} is taken: end what listens there, or choose another one")
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._config.exists():
@@ -112,14 +112,14 @@ class RealKafka(KafkaClient):
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
-            if self._listens():
+            if self.listens():
                 return self
             time.sleep(0.05)
         tail = self.log.read_text(errors="replace")[-2000:]
         self.kill()
         raise RuntimeError(f"Kafka did not start; the end of its log:\n{tail}")
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
