@@ -265,7 +265,7 @@ def _freeze_two_brokers(run: "Scenario", draw: Random) -> Hurt:
 def _move_leaders(run: "Scenario", _: Random) -> Hurt:
     yield "brokers"
     assert isinstance(run.world, ThreeNodes)
-    with suppress(KafkaException):
+    with suppress(KafkaException, TimeoutError):
         run.world.cluster.elect_preferred_leaders()
 
 

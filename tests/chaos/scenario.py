@@ -227,7 +227,7 @@ class Scenario:
         try:
             for topic in self.our_topics:
                 self.world.kafka.configure_topic(topic, max_message_bytes=str(most_bytes))
-        except KafkaException:
+        except (KafkaException, TimeoutError):
             return False
         return True
 
@@ -251,7 +251,7 @@ class Scenario:
             time.sleep(0.5)
             if not self.members.names:
                 self.members.start()
-            with suppress(KafkaException):
+            with suppress(KafkaException, TimeoutError):
                 quiet = quiet + 1 if self._is_read(last) else 0
         return quiet >= 3
 

@@ -70,7 +70,7 @@ class KafkaCluster(KafkaClient):
         """Return the index of the node that leads a partition now, None while nobody does."""
         try:
             found = self.admin.describe_topics(TopicCollection([topic]))[topic].result(10)
-        except KafkaException:
+        except (KafkaException, TimeoutError):
             return None
         leader = next((one.leader for one in found.partitions if one.id == partition), None)
         return leader.id - 1 if leader is not None and leader.id > 0 else None
@@ -79,7 +79,7 @@ class KafkaCluster(KafkaClient):
         """Return the index of the node that coordinates *group*."""
         try:
             found = self.admin.describe_consumer_groups([group])[group].result(10)
-        except KafkaException:
+        except (KafkaException, TimeoutError):
             return None
         return found.coordinator.id - 1 if found.coordinator is not None and found.coordinator.id > 0 else None
 
