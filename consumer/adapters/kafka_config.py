@@ -16,8 +16,8 @@ def consumer_conf(settings: Settings, client_id: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 10_000,
         "client.id": client_id,
         "check.crcs": True,
-        # seen on three brokers: an answer that lacked a partition, believed for as long as this; it must be shorter than
-        # the time in which the offsets of an assignment are looked for
+        # seen on three brokers: an answer that lacked a partition, believed for as long as this. Shorter than the time
+        # in which the offsets of an assignment are looked for
         "topic.metadata.refresh.interval.ms": 10_000,
         "queued.min.messages": 2_000,
         "queued.max.messages.kbytes": 16_384,
