@@ -363,7 +363,7 @@ class KafkaSource:
                 _, high = self._consumer.get_watermark_offsets(at, timeout=5.0, cached=False)
             except KafkaException as error:
                 self._note_error(error.args[0])
-                return False
+                break  # the rest at the next sweep
             end = high if limit is None or position is None else min(high, position + limit)
             if self._parking.sweep(partition, end=end):
                 started.append(partition)
