@@ -1,11 +1,10 @@
 """The Kafka thread where a broker answers only half of what it is asked."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.clock import SystemClock
-from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
 from consumer.core.assignment import Assignment
 from consumer.core.budget import InFlightBudget
@@ -13,6 +12,9 @@ from consumer.core.parking import Parked, Parking
 from consumer.core.record import Partition
 from consumer.core.retry import RetryPlan
 from consumer.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from consumer.adapters.kafka_positions import StartPositions
 
 PLAN = RetryPlan.of("e", ("30s",))
 HELD = [Partition(PLAN.held_topic, number) for number in range(3)]
