@@ -180,7 +180,7 @@ class Pauses:
                 _, high = self._consumer.get_watermark_offsets(at, timeout=CALL_S, cached=False)
             except KafkaException as error:
                 self._failed(error.args[0])
-                return False
+                break  # the rest at the next sweep
             end = high if limit is None or position is None else min(high, position + limit)
             if self._parking.sweep(partition, end=end):
                 started.append(partition)
