@@ -14,8 +14,8 @@ help:  ## What there is
 demo: $(VENV)/.run  ## The whole job in a minute, on an embedded broker; KAFKA=host:port for a real one
 	@$(BIN)/python -m consumer demo $(if $(KAFKA),--kafka $(KAFKA))
 
-test: $(VENV)/.dev java lint  ## Lint and all tests, on a real Apache Kafka
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev java lint  ## Lint and all tests, on real Apache Kafkas; WORKERS=3 files at a time
+	@$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff, mypy, yamllint, hadolint
 	@$(BIN)/ruff check .

@@ -139,6 +139,8 @@ class Commits:
         """Hear what came of a commit; the client's callback."""
         failed = error
         for at in partitions:
+            if at.offset < 0:  # ours, but without news: no commit was made for it
+                continue
             partition = Partition(at.topic, at.partition)
             self._unanswered.discard(partition)
             stored = self._stored.get(partition)

@@ -6,6 +6,7 @@ compacted within seconds: the cleaner looks every 200 ms, but only at closed seg
 record that comes `segment.ms` after its first one. The broker dies with the process that started it, however that ends.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -49,13 +50,20 @@ def jars() -> Path:
     done = folder / ".complete"
     if shutil.which("java") is None or (not done.exists() and shutil.which("mvn") is None):
         raise RuntimeError(MISSING)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one run may want them first
+        _fetch(pom, folder, done)
+    return folder
+
+
+def _fetch(pom: Path, folder: Path, done: Path) -> None:
     if not done.exists():
         command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
         fetched = subprocess.run(command, capture_output=True, text=True, check=False)
         if fetched.returncode:
             raise RuntimeError(f"Maven could not fetch Apache Kafka:\n{fetched.stdout[-2000:]}{fetched.stderr[-2000:]}")
         done.touch()
-    return folder
 
 
 def dying_with_us() -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.kafka_commits import Commits
 from consumer.core.assignment import Assignment, Position
@@ -146,6 +146,7 @@ def test_an_old_commit_that_comes_last_is_made_good() -> None:
         bench.store(offset, f"map of {offset}")
     for offset in (66, 678):
         bench.answer(offset=offset)
+    bench.answer(offset=OFFSET_INVALID)  # an answer names all that are ours
     bench.wait(3)
     assert bench.client.committed_by_us == [], "the client's own commits are in order"
     bench.answer(offset=66)
