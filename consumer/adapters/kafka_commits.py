@@ -19,7 +19,7 @@ from consumer.telemetry import Metrics, log
 ANSWER_S = 5.0
 """How long the broker may take to say what is committed."""
 HAND_OVER_S = 3.0
-"""How long the last maps may take before the group is left; without a coordinator there is no answer at all."""
+"""How long the last commit may take, at least, before the group is left; without a coordinator there is no answer."""
 
 
 @dataclass(slots=True)
@@ -48,8 +48,11 @@ class Commits:
 
     def begin(self, assignment: Assignment) -> None:
         """Store the start of *assignment* with the map it came with: the client may commit it, and must not drop it."""
-        self._stored.pop(assignment.partition, None)
-        self._store(assignment.partition, assignment.position(self._clock.wall_ms() // 1000))
+        partition = assignment.partition
+        self._stored.pop(partition, None)
+        self._store(partition, assignment.position(self._clock.wall_ms() // 1000))
+        if partition in self._stored:
+            self._stored[partition].confirmed = assignment.start
 
     def forget(self, partition: Partition) -> None:
         self._stored.pop(partition, None)
@@ -89,27 +92,43 @@ class Commits:
             self._next_look = now + self._interval_s / 2
             self._commit_maps([at for at, one in self._stored.items() if now - one.since >= self._interval_s])
 
-    def hand_over(self, poll: Callable[[], None]) -> None:
-        """Commit the maps that no commit carries yet, and *poll* until the broker has answered."""
-        self._commit_maps(self._stored)
-        deadline = self._clock.monotonic() + HAND_OVER_S
-        while self._unanswered and self._clock.monotonic() < deadline:
+    def hand_over(self, poll: Callable[[], None], deadline: float) -> None:
+        """Commit what is stored, and *poll* until the broker has it all, or *deadline* (monotonic seconds).
+
+        Closing would commit it, too, but once: while the group rebalances, that commit waits behind the request to join
+        and then carries an old generation. Refused, it is made again here, with the new one.
+        """
+        while self._clock.monotonic() < deadline:
+            missing = [at for at, one in self._stored.items() if one.confirmed < one.offset or not one.is_said]
+            if not missing or not self._commit(missing):
+                return
+            while self._unanswered and self._clock.monotonic() < deadline:
+                poll()
             poll()
 
     def _commit_maps(self, partitions: Iterable[Partition]) -> None:
-        standing = [(at, one) for at in partitions if not (one := self._stored[at]).is_said]
-        if not standing:
-            return
+        standing = [at for at in partitions if not self._stored[at].is_said]
+        if standing:
+            self._commit(standing)
+
+    def _commit(self, partitions: Iterable[Partition]) -> bool:
+        """Commit exactly what is stored.
+
+        Returns:
+            Whether the client took it.
+        """
+        standing = [(at, self._stored[at]) for at in partitions]
         offsets = [TopicPartition(*at, one.offset, one.metadata) for at, one in standing]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:  # said again at the next look
             self._metrics.offset_commits.add((error.args[0].name().lower(),))
-            return
+            return False
         for at, one in standing:
             self._unanswered.add(at)
             one.is_said = True
             one.since = self._clock.monotonic()
+        return True
 
     def commit_now(self, partitions: Iterable[Partition]) -> bool:
         """Commit what is stored and wait: a start that was resolved must not be resolved again.

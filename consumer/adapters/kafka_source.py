@@ -17,7 +17,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.adapters.kafka_client import make_client
-from consumer.adapters.kafka_commits import Commits
+from consumer.adapters.kafka_commits import HAND_OVER_S, Commits
 from consumer.adapters.kafka_pauses import Pauses
 from consumer.adapters.kafka_positions import StartPositions
 from consumer.adapters.kafka_record import to_record
@@ -356,13 +356,14 @@ class KafkaSource:
         self._pauses.begin(assignment)
 
     def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
-        gone = [self._owned.pop(at, None) for at in (Partition(p.topic, p.partition) for p in partitions)]
-        assignments = [assignment for assignment in gone if assignment is not None]
+        gone = [Partition(at.topic, at.partition) for at in partitions]
+        for partition in gone:  # at the end they are not owned any more, but still stored for
+            self._commits.forget(partition)
+        assignments = [self._owned.pop(partition) for partition in gone if partition in self._owned]
         # what was kept of them is fetched again by whoever owns them next
         self._kept = [message for message in self._kept if _partition(message) in self._owned]
         for assignment in assignments:
             partition = assignment.partition
-            self._commits.forget(partition)
             self._pauses.forget(partition)
             self.lag.pop(partition, None)
             self.high_watermarks.pop(partition, None)
@@ -440,13 +441,14 @@ class KafkaSource:
     # -- the end
 
     def _leave_group(self) -> None:
-        """Drain what is ours, store it, and close: librdkafka commits what is stored."""
+        """Drain what is ours, store it, commit it, and close."""
         if self._owned:
+            ends_at = self._clock.monotonic() + self._policy.drain_timeout_s
             owned = [*self._owned.values()]
             positions = self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown")
             self._commits.store(positions, self._owned)
             self._owned.clear()  # close() calls on_revoke, which has nothing left to drain
-            self._commits.hand_over(self._poll_to_the_end)
+            self._commits.hand_over(self._poll_to_the_end, max(ends_at, self._clock.monotonic() + HAND_OVER_S))
         self._consumer.close()
 
     def _poll_to_the_end(self) -> None:

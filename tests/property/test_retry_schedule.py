@@ -29,6 +29,10 @@ class Trip:
     end: str = ""
 
 
+def delay_ms_of(topic: str) -> int:
+    return LABELS[topic.rpartition(".")[2]] * 1000
+
+
 class Schedule(RuleBasedStateMachine):
     """One partition of each topic. `waiting` and `sweep_end` are the model of the parking."""
 
@@ -37,6 +41,7 @@ class Schedule(RuleBasedStateMachine):
         self.labels = labels
         self.plan = RetryPlan.of("e", tuple(labels))
         self.parking = Parking(self.plan)
+        self.ahead_ms: dict[str, int] = {}
         self.now_ms = 1_700_000_000_000
         self.logs: dict[str, list[Record | None]] = {topic: [] for topic in self.plan.topics}
         self.next = dict.fromkeys(self.plan.read_topics, 0)
@@ -138,11 +143,13 @@ class Schedule(RuleBasedStateMachine):
         return True
 
     def tier_place(self, record: Record) -> Parked | None:
-        trip = self.trips[read_hop(record, is_ours=True).offset]
-        if trip.due_ms <= self.now_ms:
-            return None
-        delay_ms = LABELS[record.topic.rpartition(".")[2]] * 1000
-        return Parked(record.offset, min(trip.due_ms, self.now_ms + delay_ms))
+        """No longer than the tier's delay; and who waited for a clock that was ahead waits for it no second time."""
+        due_ms = self.trips[read_hop(record, is_ours=True).offset].due_ms
+        latest_ms = self.now_ms + delay_ms_of(record.topic)
+        if due_ms > latest_ms:
+            self.ahead_ms[record.topic] = max(self.ahead_ms.get(record.topic, 0), due_ms - latest_ms)
+            due_ms -= self.ahead_ms[record.topic]
+        return Parked(record.offset, due_ms) if due_ms > self.now_ms else None
 
     def held_place(self, record: Record) -> Parked | None:
         if self.sweep_end is not None and record.offset < self.sweep_end:
@@ -154,7 +161,11 @@ class Schedule(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         """The wall clock, so it can go back."""
         self.now_ms += seconds * 1000
-        due = {topic for topic, at in self.waiting.items() if at.until_ms is not None and at.until_ms <= self.now_ms}
+        due = {
+            topic
+            for topic, at in self.waiting.items()
+            if at.until_ms is not None and not 0 < at.until_ms - self.now_ms <= delay_ms_of(topic)
+        }
         assert {partition.topic for partition in self.parking.due(self.now_ms)} == due
         for topic in due:
             del self.waiting[topic]
@@ -178,6 +189,7 @@ class Schedule(RuleBasedStateMachine):
         topic = data.draw(st.sampled_from(self.plan.read_topics))
         self.parking.forget(Partition(topic, 0))
         self.waiting.pop(topic, None)
+        self.ahead_ms.pop(topic, None)
         if topic == HELD:
             self.sweep_end = None
             self.park(HELD, Parked(self.next[HELD], None))

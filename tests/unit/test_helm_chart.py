@@ -41,7 +41,7 @@ def load_as_a_pod_would(values: Values, folder: Path) -> Settings:
         elif "secret" in volume:
             target.mkdir(parents=True)
             for key in keys[volume["secret"]["secretName"]]:
-                (target / key).write_text(f"value of {key}\n", "utf-8")
+                (target / key).write_text(f"value-of-{key}\n", "utf-8")
     environ = {
         variable["name"]: variable["value"].replace("/run/", f"{folder}/run/").replace("/etc/", f"{folder}/etc/")
         for variable in container["env"]
@@ -136,16 +136,16 @@ def test_the_program_loads_the_minimal_file(tmp_path: Path) -> None:
 def test_the_program_loads_the_full_file_and_finds_its_secrets(tmp_path: Path) -> None:
     settings = load_as_a_pod_would(values_of("full"), tmp_path)
     assert settings.kafka.client["fetch.max.bytes"] == 8388608
-    assert settings.kochava.user_agent == 'say "kochäva" \\ <consumer> & co'
+    assert settings.kochava.user_agent == 'say "kochava" \\ <consumer> & co'
     assert settings.delivery.max_in_flight_bytes == 64 << 20
     assert settings.mapping.file == Path(CONFIG_FOLDER, "mapping.toml")
     assert settings.kafka.sasl_password is not None
-    assert settings.kafka.sasl_password.get_secret_value() == "value of password"
+    assert settings.kafka.sasl_password.get_secret_value() == "value-of-password"
     assert settings.schemas.registry_password is not None
-    assert settings.schemas.registry_password.get_secret_value() == "value of value"
+    assert settings.schemas.registry_password.get_secret_value() == "value-of-value"
     app = settings.kochava.apps["com.example.game/ios"]
     assert app.app_secret is not None
-    assert app.app_secret.get_secret_value() == "value of ios-secret"
+    assert app.app_secret.get_secret_value() == "value-of-ios-secret"
 
 
 def test_files_of_the_values_are_mounted_unchanged() -> None:

@@ -171,13 +171,11 @@ def test_a_new_assignment_knows_nothing_of_commits_before_it() -> None:
     assert bench.client.committed_by_us == []
 
 
-@pytest.mark.parametrize("stays", [True, False])
-def test_the_last_maps_are_handed_over_before_the_group_is_left(stays: bool) -> None:
+@pytest.mark.parametrize("offset", [10, 11])
+def test_what_is_stored_is_handed_over_before_the_group_is_left(offset: int) -> None:
+    """Whether the position moved or only its map."""
     bench = Bench()
-    if stays:
-        bench.store(10, "map")
-    else:
-        bench.store(11, "map")  # the client commits it when it closes
+    bench.store(offset, "map")
     polls = 0
 
     def poll() -> None:
@@ -185,11 +183,35 @@ def test_the_last_maps_are_handed_over_before_the_group_is_left(stays: bool) -> 
         polls += 1
         bench.time.now += 0.05
         if polls == 3:
-            bench.answer()
+            bench.answer(offset=offset)
 
-    bench.commits.hand_over(poll)
-    assert bench.client.committed_by_us == ([(10, "map")] if stays else [])
-    assert polls == (3 if stays else 0)
+    bench.commits.hand_over(poll, bench.time.now + 8)
+    assert bench.client.committed_by_us == [(offset, "map")]
+    assert 3 <= polls <= 4
+
+
+def test_a_hand_over_that_is_refused_in_a_rebalance_is_made_again() -> None:
+    """Seen in a rolling restart: it waited behind the request to join, and carried the generation before."""
+    bench = Bench()
+    bench.store(235, "")
+    answers = iter([KafkaError(KafkaError.ILLEGAL_GENERATION), KafkaError(KafkaError.REBALANCE_IN_PROGRESS), None])
+
+    def poll() -> None:
+        bench.time.now += 0.05
+        if bench.commits._unanswered:
+            bench.answer(next(answers), offset=235)
+
+    bench.commits.hand_over(poll, bench.time.now + 8)
+    assert bench.client.committed_by_us == [(235, "")] * 3
+    assert bench.time.now < 102
+
+
+def test_a_hand_over_with_nothing_new_asks_nobody() -> None:
+    bench = Bench()
+    bench.store(12, "")
+    bench.answer(offset=12)
+    bench.commits.hand_over(lambda: pytest.fail("nothing to wait for"), bench.time.now + 8)
+    assert bench.client.committed_by_us == []
 
 
 def test_a_hand_over_without_an_answer_ends() -> None:
@@ -199,8 +221,16 @@ def test_a_hand_over_without_an_answer_ends() -> None:
     def poll() -> None:
         bench.time.now += 0.05
 
-    bench.commits.hand_over(poll)
-    assert bench.time.now < 105
+    bench.commits.hand_over(poll, bench.time.now + 3)
+    assert 103 <= bench.time.now < 104
+    assert bench.client.committed_by_us == [(10, "map")], "asked once: it is still on its way"
+
+
+def test_a_hand_over_that_the_client_refuses_ends_at_once() -> None:
+    bench = Bench()
+    bench.store(10, "map")
+    bench.client.refusal = KafkaError(KafkaError._FATAL)
+    bench.commits.hand_over(lambda: pytest.fail("nothing to wait for"), bench.time.now + 3)
 
 
 def test_a_forgotten_partition_is_not_committed() -> None:
@@ -208,5 +238,5 @@ def test_a_forgotten_partition_is_not_committed() -> None:
     bench.store(10, "map")
     bench.commits.forget(HERE)
     bench.wait(3)
-    bench.commits.hand_over(lambda: pytest.fail("nothing to wait for"))
+    bench.commits.hand_over(lambda: pytest.fail("nothing to wait for"), bench.time.now + 3)
     assert bench.client.committed_by_us == []

@@ -107,9 +107,9 @@ def test_the_body_of_a_success_decides(body: bytes, kind: type[Outcome], reason:
 
 
 def test_a_delivery_keeps_the_status_that_it_was_told_with() -> None:
-    """Not on the shortest path, which makes no object: there a 2xx is a 200."""
     assert classify(Answer(202, b'{"success": 1}')) == Delivered(202)
-    assert classify(Answer(202, b'{"success":1}')) == Delivered(200)
+    assert classify(Answer(202, b'{"success":1}')) == Delivered(202)
+    assert classify(Answer(200, b'{"success":1}')) == Delivered(200)
 
 
 json_values = st.recursive(
