@@ -30,8 +30,12 @@ class World:
     members_bootstrap: str
     has_transactions = True
 
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
     def close(self) -> None:
-        raise NotImplementedError
+        """End all processes and threads of it."""
+        self._stack.close()
 
     def heal(self) -> None:
         """End what was done to the brokers."""
@@ -51,8 +55,8 @@ class OneNode(World):
     name = "one"
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         port, outer, controller = free_port(), free_port(), free_port()
-        self._stack = ExitStack()
         proxy = self._stack.enter_context(Proxy(outer))
         node = RealKafka(
             folder / "kafka",
@@ -67,16 +71,13 @@ class OneNode(World):
         self.kafka = node
         self.members_bootstrap = f"127.0.0.1:{proxy.port}"
 
-    def close(self) -> None:
-        self._stack.close()
-
 
 class ThreeNodes(World):
     name = "three"
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         outer = [free_port() for _ in range(3)]
-        self._stack = ExitStack()
         self.proxies = [self._stack.enter_context(Proxy(port)) for port in outer]
         self.cluster = KafkaCluster(folder / "kafka", outer, [proxy.port for proxy in self.proxies])
         self._stack.callback(self.cluster.kill)
@@ -84,24 +85,19 @@ class ThreeNodes(World):
         self.kafka, self.nodes = self.cluster, self.cluster.nodes
         self.members_bootstrap = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
 
-    def close(self) -> None:
-        self._stack.close()
-
 
 class Embedded(World):
     name = "embedded"
     has_transactions = False
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         del folder
-        self.cluster = MockCluster(3)
+        self.cluster = self._stack.enter_context(MockCluster(3))
         self.kafka = EmbeddedClient(self.cluster)
         self.nodes, self.proxies = [], []
         self.members_bootstrap = self.cluster.bootstrap_servers
         self._watch: CommitWatch | None = None
-
-    def close(self) -> None:
-        self.cluster.close()
 
     def heal(self) -> None:
         for broker in (1, 2, 3):
