@@ -226,7 +226,7 @@ class Scenario:
         """
         try:
             for topic in self.our_topics:
-                self.world.kafka.configure_topic(topic, max_message_bytes=str(most_bytes))
+                self.world.kafka.configure_topic(topic, seconds=2, max_message_bytes=str(most_bytes))
         except (KafkaException, TimeoutError):
             return False
         return True

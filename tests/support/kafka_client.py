@@ -48,14 +48,14 @@ class KafkaClient:
         for future in self.admin.create_topics([NewTopic(name, partitions, self.replicas, config=settings)]).values():
             future.result(30)
 
-    def configure_topic(self, name: str, **config: str) -> None:
+    def configure_topic(self, name: str, *, seconds: float = 30, **config: str) -> None:
         settings = {key.replace("_", "."): value for key, value in config.items()}
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in settings.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         for future in self.admin.incremental_alter_configs([resource]).values():
-            future.result(30)
+            future.result(seconds)
 
     def delete_topic(self, name: str) -> None:
         for future in self.admin.delete_topics([name]).values():
