@@ -55,10 +55,10 @@ MOMENTS: dict[str, tuple[type, str, bool]] = {
 def _write_owned(path: str) -> None:
     """Write down each partition that comes and goes."""
     own, disown = KafkaSource._own, KafkaSource._disown
+    file = Path(path).open("a", buffering=1)  # noqa: SIM115 - kept: later there may be no descriptors left
 
     def note(partition: Any, is_owned: bool) -> None:
-        with Path(path).open("a") as file:
-            file.write(json.dumps([time.time_ns() // 1_000_000, partition.topic, partition.number, is_owned]) + "\n")
+        file.write(json.dumps([time.time_ns() // 1_000_000, partition.topic, partition.number, is_owned]) + "\n")
 
     def owning(self: Any, assignment: Any) -> None:
         own(self, assignment)
