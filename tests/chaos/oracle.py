@@ -28,6 +28,8 @@ class Verdict:
     explained: Counter[str] = field(default_factory=Counter)
     per_crash: list[int] = field(default_factory=list)
     lost: int = 0
+    undelivered: int = 0
+    """Neither delivered nor given up when the run was ended without having come to rest (C5)."""
 
 
 def judge(history: History) -> Verdict:
@@ -80,8 +82,11 @@ def _nothing_lost(history: History, facts: _Facts, verdict: Verdict) -> None:
     for place, event_id in facts.ids.items():
         is_dead = any(move.place[0] == history.dead_letter for move in facts.moves[place])
         if not is_dead and event_id not in facts.accepted:
-            verdict.lost += 1
-            verdict.violations.append(f"C1 lost: {event_id or 'no event'} at {place}")
+            if history.is_settled:
+                verdict.lost += 1
+                verdict.violations.append(f"C1 lost: {event_id or 'no event'} at {place}")
+            else:  # a commit above it would have been unsafe (C2), so it is there to be read again
+                verdict.undelivered += 1
         for move in facts.moves[place]:
             if move.attempts > MAX_ATTEMPTS:
                 verdict.violations.append(f"C4 tried too often: {event_id} at {place}, {move.attempts} times")
@@ -213,7 +218,9 @@ def _was_covered(history: History, facts: _Facts, place: Place, first: Post, sec
 def _came_to_rest(history: History, verdict: Verdict) -> None:
     """C5: after all was healed, everything was read and committed."""
     if not history.is_settled:
-        verdict.violations.append("C5 no progress: it did not come to rest after all faults were healed")
+        verdict.violations.append(
+            f"C5 no progress: {verdict.undelivered} events were waiting two minutes after all faults were healed"
+        )
 
 
 def _ended_in_time(history: History, verdict: Verdict) -> None:

@@ -14,9 +14,24 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 EMPTY_S = 60.0
 """How long a group may take to become empty."""
+
+
+def _knows_no_better(error: BaseException) -> bool:
+    """Say whether a broker that was down a moment ago still answers from metadata of then."""
+    return isinstance(error, KafkaException) and error.args[0].code() in {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+
+
+_when_it_knows = retry(
+    retry=retry_if_exception(_knows_no_better), stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True
+)
 
 
 class Stored(NamedTuple):
@@ -69,6 +84,7 @@ class KafkaClient:
             producer.poll(0)
         assert producer.flush(30) == 0
 
+    @_when_it_knows
     def ends(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return the low and high watermark of each partition."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "looking", "log_level": 0})
@@ -81,6 +97,7 @@ class KafkaClient:
         finally:
             consumer.close()
 
+    @_when_it_knows
     def read_all(self, topic: str, *, seconds: float = 60) -> list[Stored]:
         """Return all committed records of *topic*, of which there are no more than can be read in *seconds*."""
         ends = {number: bounds for number, bounds in self.ends(topic).items() if bounds[1] > bounds[0]}
@@ -98,7 +115,8 @@ class KafkaClient:
                 assert time.monotonic() < deadline, f"{topic} was not read to its end within {seconds:g} s"
                 for message in consumer.consume(500, 0.2):
                     if (error := message.error()) is not None:
-                        assert error.code() == KafkaError._PARTITION_EOF, error
+                        if error.code() != KafkaError._PARTITION_EOF:
+                            raise KafkaException(error)
                         finished.add(message.partition())
                         continue
                     headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers() or ()}
