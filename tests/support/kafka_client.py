@@ -21,11 +21,13 @@ EMPTY_S = 60.0
 
 
 def _knows_no_better(error: BaseException) -> bool:
-    """Say whether a broker that was down a moment ago still answers from metadata of then."""
+    """Say whether a broker that came back a moment ago isn't yet what the metadata says, or they are of before."""
     return isinstance(error, KafkaException) and error.args[0].code() in {
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
     }
 
 
