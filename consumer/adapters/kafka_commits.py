@@ -46,13 +46,21 @@ class Commits:
         self._next_look = 0.0
         self._unanswered: set[Partition] = set()
 
-    def begin(self, assignment: Assignment) -> None:
-        """Store the start of *assignment* with the map it came with: the client may commit it, and must not drop it."""
+    def begin(self, assignment: Assignment, *, is_fresh: bool) -> None:
+        """Note the start of *assignment*; the client commits it if it *is_fresh*: the broker has none for it.
+
+        One that was read from the broker stays there as it is. Committed again it could undo what another member, to
+        whom the partition went while we read, has committed since; with KIP-848 that is accepted.
+        """
         partition = assignment.partition
         self._stored.pop(partition, None)
-        self._store(partition, assignment.position(self._clock.wall_ms() // 1000))
-        if partition in self._stored:
-            self._stored[partition].confirmed = assignment.start
+        start = assignment.position(self._clock.wall_ms() // 1000)
+        if is_fresh:
+            self._store(partition, start)
+        else:
+            self._stored[partition] = _Stored(
+                start.offset, start.metadata, self._clock.monotonic(), confirmed=start.offset
+            )
 
     def forget(self, partition: Partition) -> None:
         self._stored.pop(partition, None)

@@ -8,8 +8,7 @@ call under way, and the next callback of the same poll aborts the process (confl
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -19,8 +18,6 @@ from consumer.core.record import Partition
 from consumer.errors import KafkaFatalError, OffsetsLostError
 from consumer.ports import Clock
 from consumer.telemetry import Metrics, log
-
-T = TypeVar("T")
 
 CALL_S = 5.0
 """One request's time, short enough for a stop to be noticed; the whole resolution has a budget of its own."""
@@ -34,21 +31,12 @@ class Starts(NamedTuple):
     """Partitions with numeric offsets."""
 
     partitions: list[TopicPartition]
-    is_fresh: bool
-    """Some had no commit before: the start that was resolved must be committed before anything is read."""
+    fresh: frozenset[Partition]
+    """Those without a commit: the start that was resolved must be committed before anything is read."""
     is_new_group: bool
     """None of all had one, and there is no trace of an earlier life: this is the group's first start."""
     maps: dict[Partition, OffsetMap]
     """What is settled beyond the commits, where they say so."""
-
-
-class _Patience(NamedTuple):
-    deadline: float
-    is_stopping: Callable[[], bool]
-
-
-class _StoppedError(Exception):
-    """The process was told to stop: whoever owns the partitions next resolves them."""
 
 
 class StartPositions:
@@ -101,33 +89,43 @@ class StartPositions:
             OffsetsLostError: our topics have records and the group has no commit at all.
             KafkaFatalError: the brokers gave no answer within the budget.
         """
-        try:
-            return self._resolve(consumer, partitions, _Patience(self._clock.monotonic() + self._budget_s, is_stopping))
-        except _StoppedError:
-            return None
+        deadline = self._clock.monotonic() + self._budget_s
+        wait_s = 0.2
+        while True:
+            try:
+                # all of it again: while one answer was waited for, another member may have committed what we had read
+                return self._resolve(consumer, partitions)
+            except KafkaException as error:
+                problem: KafkaError = error.args[0]
+                if problem.fatal() or self._clock.monotonic() + wait_s > deadline:
+                    raise KafkaFatalError(
+                        f"cannot read the committed offsets of group {self._group_id!r}: {problem.name()}. "
+                        f"No answer within {self._budget_s:.0f} s; the process stops rather than guess where to start."
+                    ) from None
+                log.warning("offset.unresolved", reason=problem.name())
+            if is_stopping():
+                return None
+            self._pause(wait_s)
+            wait_s = min(wait_s * 2, 5.0)
 
-    def _resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition], patience: "_Patience") -> Starts:
-        committed = self._patiently(patience, lambda: _committed(consumer, partitions))
-        is_fresh = any(at.offset < 0 for at in committed)
-        is_new_group = is_fresh and self._patiently(patience, partial(self._is_new_group, consumer))
+    def _resolve(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Starts:
+        committed = _committed(consumer, partitions)
+        fresh = frozenset(Partition(at.topic, at.partition) for at in committed if at.offset < 0)
+        is_new_group = bool(fresh) and self._is_new_group(consumer)
         applies: dict[str, bool] = {}
         maps: dict[Partition, OffsetMap] = {}
         resolved: list[TopicPartition] = []
         for at in committed:
             if at.offset < 0:
                 if at.topic not in applies:
-                    applies[at.topic] = at.topic in self._source_topics and self._patiently(
-                        patience, partial(self._has_no_commit, consumer, [at.topic])
-                    )
-                at.offset = self._patiently(patience, partial(self._first, consumer, at, applies[at.topic]))
+                    applies[at.topic] = at.topic in self._source_topics and self._has_no_commit(consumer, [at.topic])
+                at.offset = self._first(consumer, at, applies[at.topic])
                 rule = str(self._start) if applies[at.topic] else "low watermark"
                 log.debug("offset.resolved", topic=at.topic, partition=at.partition, offset=at.offset, rule=rule)
             elif text := self._metadata(at):
-                maps[Partition(at.topic, at.partition)] = self._patiently(
-                    patience, partial(self._map, consumer, at, text)
-                )
+                maps[Partition(at.topic, at.partition)] = self._map(consumer, at, text)
             resolved.append(TopicPartition(at.topic, at.partition, at.offset))
-        return Starts(resolved, is_fresh, is_new_group, maps)
+        return Starts(resolved, fresh, is_new_group, maps)
 
     def _metadata(self, at: TopicPartition) -> str:
         """Return the text that was committed with *at*; the client reads that of others into foreign memory."""
@@ -200,25 +198,6 @@ class StartPositions:
             elif metadata.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise KafkaException(metadata.error)
         return found
-
-    def _patiently(self, patience: "_Patience", ask: Callable[[], T]) -> T:
-        """Ask until there is an answer, the budget is used up, or the process was told to stop."""
-        wait_s = 0.2
-        while True:
-            try:
-                return ask()
-            except KafkaException as error:
-                problem: KafkaError = error.args[0]
-                if problem.fatal() or self._clock.monotonic() + wait_s > patience.deadline:
-                    raise KafkaFatalError(
-                        f"cannot read the committed offsets of group {self._group_id!r}: {problem.name()}. "
-                        f"No answer within {self._budget_s:.0f} s; the process stops rather than guess where to start."
-                    ) from None
-                log.warning("offset.unresolved", reason=problem.name())
-            if patience.is_stopping():
-                raise _StoppedError
-            self._pause(wait_s)
-            wait_s = min(wait_s * 2, 5.0)
 
 
 def _committed(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:

@@ -330,7 +330,7 @@ class KafkaSource:
                         "a new one shows the new password"
                     )
                 return
-            starts, is_fresh, is_new, maps = resolved
+            starts, fresh, is_new, maps = resolved
             assignments = [
                 Assignment(partition, next(self._epochs), at.offset, maps.get(partition, OffsetMap()))
                 for at in starts
@@ -339,8 +339,8 @@ class KafkaSource:
             self._sink.assigned(assignments)
             consumer.incremental_assign(starts)
             for assignment in assignments:
-                self._own(assignment)
-            self._has_fresh_starts = self._has_fresh_starts or is_fresh
+                self._own(assignment, is_fresh=assignment.partition in fresh)
+            self._has_fresh_starts = self._has_fresh_starts or bool(fresh)
             self._is_first_start = self._is_first_start or is_new
             self._metrics.rebalances.add(("assign",))
             self.has_joined = True
@@ -349,10 +349,10 @@ class KafkaSource:
             self._failure = error
             consumer.incremental_assign([])
 
-    def _own(self, assignment: Assignment) -> None:
+    def _own(self, assignment: Assignment, *, is_fresh: bool) -> None:
         partition = assignment.partition
         self._owned[partition] = assignment
-        self._commits.begin(assignment)
+        self._commits.begin(assignment, is_fresh=is_fresh)
         self._pauses.begin(assignment)
 
     def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
