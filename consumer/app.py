@@ -68,8 +68,12 @@ def run(settings: Settings, *, shadow: bool = False) -> None:
     configure_logging(settings.log.level, settings.log.format, sys.stdout)
     scrub_uncaught()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold people's data
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(Member(settings, asyncio.Runner.get_loop(runner), shadow=shadow).run())
+    loop = new_event_loop()  # a Runner starts it again in order to close it: there may be no descriptor left for that
+    try:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(Member(settings, loop, shadow=shadow).run())
+    finally:
+        loop.close()
 
 
 class Member:

@@ -60,8 +60,8 @@ def _write_owned(path: str) -> None:
     def note(partition: Any, is_owned: bool) -> None:
         file.write(json.dumps([time.time_ns() // 1_000_000, partition.topic, partition.number, is_owned]) + "\n")
 
-    def owning(self: Any, assignment: Any) -> None:
-        own(self, assignment)
+    def owning(self: Any, assignment: Any, **how: Any) -> None:
+        own(self, assignment, **how)
         note(assignment.partition, is_owned=True)
 
     def disowning(self: Any, partitions: Any) -> Any:

@@ -237,6 +237,9 @@ class Scenario:
         self.sink_proxy.set_mode("pass")
         self.registry.is_down = False
         self.registry.always_answer_with(None)
+        if self.world.name == "embedded" and self._protocol == "consumer":
+            # more members than partitions: the mock can leave one to nobody for good (plain clients show it, too)
+            self.members.end_all()
         self.members.start()
 
     # -- the end

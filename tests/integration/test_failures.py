@@ -1,6 +1,7 @@
 """Where failures go, on a real Apache Kafka: retry tiers, held events, dead letters, hostile records."""
 
 import json
+import resource
 from pathlib import Path
 from random import Random
 
@@ -181,6 +182,19 @@ def test_a_retry_topic_that_refuses_stops_reading_and_loses_nothing(setup: Setup
         wait_until(lambda: len(kochava.accepted()) == 100, "it goes on by itself")
         wait_until(lambda: len(setup.kafka.read_all(setup.dead_letter)) == 1, "the dead letter is there")
         assert consumer.terminate() == 0
+
+
+def test_a_stop_needs_no_file_descriptor(setup: Setup, kochava: SandboxProcess) -> None:
+    """Seen by the chaos suite: the event loop could not be started once more to be closed, and it ended with 1."""
+    setup.create_topics()
+    setup.kafka.produce(setup.topic, [value for _, value in events(50)])
+    with setup.consumer() as consumer:
+        wait_until(lambda: len(kochava.accepted()) == 50, "all are delivered")
+        assert consumer.process is not None
+        _, hard = resource.prlimit(consumer.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(consumer.process.pid, resource.RLIMIT_NOFILE, (8, hard))
+        assert consumer.terminate() == 0, consumer.text()
+    assert consumer.logged("shutdown.finished")
 
 
 def test_a_flood_of_dead_letters_stops_reading_and_stays_alive(setup: Setup, kochava: SandboxProcess) -> None:

@@ -27,6 +27,7 @@ GOOD = History(
     exits=[Exit(9900, "member-1", 0, 0.5, 20.0)],
 )  # fmt: skip
 KILL = Fault(9500, 9500, "SIGKILL", "member-1", "crash")
+OWNER = Owned(5000, "member-2", SOURCE, 0, is_owned=True)
 AWAY = Fault(9000, 9500, "SIGSTOP", "member-1", "away")
 
 
@@ -83,11 +84,26 @@ def test_a_commit_that_was_overtaken_while_brokers_were_away_must_be_made_good_a
     back = Commit(9900, SOURCE, 0, 2, "")
     for later, found in ((10_500, []), (15_000, ["C10"])):
         commits = [*GOOD.commits, back, Commit(later, SOURCE, 0, 4, "")]
-        assert violations(replace(GOOD, commits=commits, faults=[AWAY])) == found
+        assert violations(replace(GOOD, commits=commits, faults=[AWAY], owned=[OWNER])) == found
+
+
+def test_an_overtaken_commit_of_a_partition_that_was_left_stays_for_the_next_owner() -> None:
+    owned = [Owned(100, "member-3", SOURCE, 0, is_owned=True), Owned(9890, "member-3", SOURCE, 0, is_owned=False)]
+    commits = [*GOOD.commits, Commit(9900, SOURCE, 0, 2, ""), Commit(15_000, SOURCE, 0, 4, "")]
+    history = replace(GOOD, commits=commits, faults=[AWAY], owned=owned)
+    assert violations(history) == []
+    assert violations(replace(history, owned=[*owned, OWNER])) == ["C10"], "whose commit was undone"
 
 
 def test_a_duplicate_without_a_reason_is_found() -> None:
     assert violations(again(9800)) == ["C3"]
+
+
+def test_what_is_in_the_log_twice_is_sent_twice() -> None:
+    """The embedded cluster keeps a producer's retry."""
+    twice = [*GOOD.produced, Produced((SOURCE, 1, 0), "d")]
+    verdict = judge(replace(again(9800), produced=twice))
+    assert verdict.explained == {"produced twice": 1}
 
 
 def test_a_duplicate_behind_a_crash_is_explained_and_counted() -> None:
