@@ -9,6 +9,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
+from contextlib import suppress
 from functools import partial
 
 import httpx
@@ -111,7 +112,8 @@ class HttpxTransport:
         if outstanding:
             await asyncio.wait(outstanding)
         for line in tuple(self._lines):
-            await line.close()
+            with suppress(OSError):  # as in `schema_source`
+                await line.close()
 
     # -- one exchange
 
@@ -147,6 +149,8 @@ class HttpxTransport:
             return Fault.TIMEOUT if exchange.was_sent else Fault.TIMEOUT_UNSENT
         except httpx.TransportError as error:
             return fault_of(error, was_sent=exchange.was_sent)
+        except OSError:  # without descriptors not even the library's late imports work
+            return Fault.RESET if exchange.was_sent else Fault.CONNECT
 
     async def _ask(self, line: Line, exchange: Exchange, request: Request) -> Answer | Fault:
         headers = self._headers.copy()

@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -151,7 +152,8 @@ class SchemaRegistry:
         return None
 
     async def close(self) -> None:
-        await self._client.aclose()
+        with suppress(OSError):  # the library imports more on its way out, for which there may be no descriptor left
+            await self._client.aclose()
 
     async def _ask_once(self, reference: SchemaReference, path: str, wait: "_Wait") -> SchemaText | NoSchema:
         try:
@@ -254,7 +256,7 @@ class SchemaRegistry:
                         break
         except (TimeoutError, httpx.TimeoutException):
             raise _UnavailableError("timeout") from None
-        except httpx.ConnectError:
+        except (httpx.ConnectError, OSError):  # without descriptors not even the library's late imports work
             raise _UnavailableError("connect") from None
         except (httpx.HTTPError, httpx.InvalidURL):
             raise _UnavailableError("protocol") from None
