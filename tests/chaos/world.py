@@ -8,8 +8,6 @@ transactions: what it shows counts less, and reaches further.
 from contextlib import ExitStack
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
-
 from consumer.sandbox.mock_cluster import MockCluster
 from tests.chaos.commit_log import Commit, CommitWatch, read_commits
 from tests.support.kafka import RealKafka, free_port
@@ -124,17 +122,6 @@ class EmbeddedClient(KafkaClient):
     def create_topic(self, name: str, partitions: int, **config: str) -> None:
         del config  # it has none
         self._cluster.create_topic(name, partitions)
-
-    def committed(self, group: str) -> dict[tuple[str, int], int]:
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 0})
-        try:
-            topics = consumer.list_topics(timeout=10).topics
-            asked = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
-            return {
-                (at.topic, at.partition): at.offset for at in consumer.committed(asked, timeout=10) if at.offset >= 0
-            }
-        finally:
-            consumer.close()
 
 
 WORLDS: dict[str, type[World]] = {world.name: world for world in (OneNode, ThreeNodes, Embedded)}

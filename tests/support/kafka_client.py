@@ -138,15 +138,20 @@ class KafkaClient:
         return found
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Return the group's committed offsets; none while the coordinator of a new broker still loads."""
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        """Return the group's committed offsets.
+
+        Not by the admin client: where the coordinator has moved, its list_consumer_group_offsets ends the process (it
+        asks a consumer group for another one that it doesn't have; confluent-kafka 2.16.1).
+        """
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 0})
         try:
-            result = asked[group].result(30)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
-                raise
-            return {}
-        return {(at.topic, at.partition): at.offset for at in result.topic_partitions}
+            topics = consumer.list_topics(timeout=10).topics
+            asked = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
+            return {
+                (at.topic, at.partition): at.offset for at in consumer.committed(asked, timeout=10) if at.offset >= 0
+            }
+        finally:
+            consumer.close()
 
     def alter_offsets(self, group: str, offsets: Sequence[TopicPartition]) -> None:
         """Move the offsets of *group*, as soon as it is empty: a member that left while joining stays for a session."""
