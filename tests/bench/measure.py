@@ -20,6 +20,7 @@ from tests.support.processes import SCHEMA, Setup
 
 FROM_SHARE, TO_SHARE = 0.15, 0.85
 WARM_EVENTS = 50
+LEAST_EVENTS = 200
 START_S = 60.0
 REST_S = 20.0
 """For what is still to come after the window: then it counts as not complete."""
@@ -66,9 +67,8 @@ def measure(bench: Bench, scenario: Scenario, contender: str, run: int, setup: S
                 first, last, events = _steady(bench, scenario, setup, process, sink)
             else:
                 first, last = _backlog(bench, process, sink, events)
-            is_complete = _wait(
-                lambda: sink.answers >= events, process, 1 if last.answers < events * TO_SHARE else REST_S
-            )
+            rest_s = REST_S if scenario.rate_per_s or last.answers >= events * TO_SHARE else 0
+            is_complete = _wait(lambda: sink.answers >= events, process, rest_s)
             rss_mib = peak_mib(process.pid)
             process.stop()
         answers, connections, ages = sink.answers, sink.connections, sink.ages_ms()
@@ -112,7 +112,8 @@ def _backlog(bench: Bench, process: Contender, sink: Sink, events: int) -> tuple
     _wait(lambda: sink.answers >= events * FROM_SHARE, process, bench.cap_s / 3)
     first = Moment.now(process, sink)
     _wait(lambda: sink.answers >= events * TO_SHARE, process, bench.cap_s)
-    _wait(lambda: sink.answers > first.answers, process, START_S)  # one batch at a time, and a slow one
+    least = min(first.answers + LEAST_EVENTS, events)  # of a slow one that answers in bursts
+    _wait(lambda: sink.answers >= least, process, START_S)
     return first, Moment.now(process, sink)
 
 

@@ -60,9 +60,9 @@ def tables(of: Sequence[Figures]) -> Iterable[tuple[str, list[str], list[list[st
 def _shown(of: Spread | None, digits: int) -> str:
     """Write the median, and low to high where they differ as written."""
     if of is None:
-        return "–"
+        return ""
     median, low, high = (f"{value:,.{digits}f}" for value in of)
-    return median if low == high else f"{median} ({low}–{high})"
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def rich_tables(of: Sequence[Figures]) -> list[Table]:
@@ -81,8 +81,8 @@ def markdown(of: Sequence[Figures], machine: Mapping[str, str], day: str, plots:
     """Return the measured part of the page."""
     facts = ", ".join(f"{name} {text}" if name != "processor" else text for name, text in machine.items())
     runs = max((one.run for one in of), default=0)
-    parts = [f"Measured on {day}: {facts}. Medians of {runs} (low–high). An asterisk: stopped before it had answered "
-             "every event, or answered one twice."]  # fmt: skip
+    legend = "An asterisk: it was stopped before it had sent every event, or sent one twice."
+    parts = [f"Measured on {day}: {facts}. Medians of {runs} (low to high). {legend}"]
     parts += [f"![{Path(plot).stem}]({plot})" for plot in plots]
     for title, head, rows in tables(of):
         lines = [f"**{title}**", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]

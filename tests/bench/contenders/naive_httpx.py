@@ -10,7 +10,9 @@ from tests.bench.contenders.naive import consume
 
 async def main() -> None:
     orders = Orders.given()
-    limits = httpx.Limits(max_connections=orders.connections, max_keepalive_connections=orders.connections)
+    limits = httpx.Limits(
+        max_connections=orders.connections, max_keepalive_connections=orders.connections, keepalive_expiry=None
+    )
     async with httpx.AsyncClient(limits=limits, timeout=None, verify=orders.tls() or True, headers=HEADERS) as client:
 
         async def post(body: str) -> None:
