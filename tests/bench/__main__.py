@@ -10,17 +10,16 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
-from confluent_kafka import Producer
 from rich.console import Console
 
 from tests.bench.contender import FailedError, missing
 from tests.bench.figures import Figures
+from tests.bench.load import filled_topic
 from tests.bench.machine import describe
 from tests.bench.measure import Bench, measure
 from tests.bench.report import json_lines, markdown, rich_tables, write_between
@@ -28,11 +27,9 @@ from tests.bench.scenarios import ALL, BY_NAME, CONTENDERS, Scenario
 from tests.bench.sinks import has_nginx
 from tests.support.certificates import pem
 from tests.support.kafka import ROOT, RealKafka
-from tests.support.processes import Setup, events
+from tests.support.processes import Setup
 
 PAGE = ROOT / "docs" / "performance.md"
-VARIETY = 20_000
-"""Different events; they repeat."""
 
 
 def main() -> None:
@@ -113,46 +110,18 @@ def _play(
     setup = Setup(kafka, bench.folder / "setup", f"bench-{scenario.partitions}", "")
     if scenario.latency_ms == 0 and not has_nginx():
         print("nginx is not installed: our own sink is used")
-    with _topic(setup, scenario.partitions, 0 if scenario.rate_per_s else count):
+    with filled_topic(setup, scenario.partitions, 0 if scenario.rate_per_s else count):
         for run in range(1, runs + 1):
             for contender in contenders:
                 try:
                     if scenario.rate_per_s:
                         steady = Setup(kafka, bench.folder / "setup", f"{scenario.name}-{contender}-{run}", "")
-                        with _topic(steady, scenario.partitions, 0):
+                        with filled_topic(steady, scenario.partitions, 0):
                             yield measure(bench, scenario, contender, run, steady, 0)
                     else:
                         yield measure(bench, scenario, contender, run, setup, count)
                 except FailedError as error:
                     print(f"{scenario.name}, {contender}: {error}", file=sys.stderr)
-
-
-@contextmanager
-def _topic(setup: Setup, partitions: int, count: int) -> Iterator[None]:
-    """Make the topics of *setup* with *count* events, and delete what is large afterwards."""
-    setup.create_topics(partitions=partitions)
-    if count:
-        print(f"producing {count:,} events", flush=True)
-        _produce(setup, partitions, count)
-    try:
-        yield
-    finally:
-        for topic in (setup.topic, *map(setup.tier, setup.tiers), setup.held, setup.dead_letter):
-            setup.kafka.delete_topic(topic)
-
-
-def _produce(setup: Setup, partitions: int, count: int) -> None:
-    values = [value for _, value in events(min(VARIETY, count))]
-    producer = Producer({"bootstrap.servers": setup.kafka.bootstrap_servers, "linger.ms": 20,
-                         "queue.buffering.max.messages": 200_000})  # fmt: skip
-    for index in range(count):
-        while True:
-            try:
-                producer.produce(setup.topic, values[index % len(values)], partition=index % partitions)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    assert producer.flush(60) == 0, "everything is produced"
 
 
 def _line(of: Figures) -> str:

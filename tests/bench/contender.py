@@ -68,7 +68,7 @@ def running(
 ) -> Iterator[Contender]:
     """Run *contender* in *group* until the block ends."""
     if contender == "consumer":
-        with setup.consumer(name, **_environment(scenario, group, ca_file)) as consumer:
+        with setup.consumer(name, **environment(scenario, group, ca_file)) as consumer:
             assert consumer.process is not None
             yield Contender(consumer.process, consumer.log_file)
         return
@@ -90,9 +90,9 @@ def running(
         process.wait()
 
 
-def _environment(scenario: Scenario, group: str, ca_file: Path | None) -> dict[str, str]:
+def environment(scenario: Scenario, group: str, ca_file: Path | None) -> dict[str, str]:
     """Everything on, as in production: what the tests' settings make quick is put back to its default."""
-    environment = {
+    found = {
         "KAFKA__GROUP_ID": group,
         "KAFKA__STATISTICS_INTERVAL_MS": "10000",
         "DELIVERY__CONNECTIONS": str(scenario.connections),
@@ -104,5 +104,5 @@ def _environment(scenario: Scenario, group: str, ca_file: Path | None) -> dict[s
         "LOG__LEVEL": "info",
     }
     if ca_file is not None:
-        environment["KOCHAVA__CA_FILE"] = str(ca_file)
-    return {f"KOCHAVA_CONSUMER_{key}": value for key, value in environment.items()}
+        found["KOCHAVA__CA_FILE"] = str(ca_file)
+    return {f"KOCHAVA_CONSUMER_{key}": value for key, value in found.items()}
