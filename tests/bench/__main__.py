@@ -27,6 +27,7 @@ from tests.bench.scenarios import ALL, BY_NAME, CONTENDERS, Scenario
 from tests.bench.sinks import has_nginx
 from tests.support.certificates import pem
 from tests.support.kafka import ROOT, RealKafka
+from tests.support.kafka_client import KafkaClient
 from tests.support.processes import Setup
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--steady-s", type=float, default=12, help="length of the scenarios with a steady rate")
     parser.add_argument("--latency-ms", type=float, help="of the sink, in all scenarios")
     parser.add_argument("--connections", type=int, help="in all scenarios")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="use this one, of which only topics of ours are touched")
     parser.add_argument("--results", type=Path, help="write every run there, as JSON lines")
     parser.add_argument("--write", action="store_true", help=f"write the tables and plots into docs/{PAGE.name}")
     given = parser.parse_args()
@@ -54,8 +56,9 @@ def main() -> None:
     console = Console(width=140)
     found: list[Figures] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        kafka = RealKafka(Path(name) / "kafka").start()
+        broker = None if given.kafka else RealKafka(Path(name) / "kafka").start()
         try:
+            kafka = broker or KafkaClient(given.kafka)
             bench = _bench(Path(name), given.cap_s, given.steady_s)
             for scenario in scenarios:
                 for figures in _play(bench, kafka, scenario, contenders, given.events, given.runs):
@@ -63,7 +66,8 @@ def main() -> None:
                     console.print(_line(figures), highlight=False)
                 console.print(*rich_tables([one for one in found if one.scenario == scenario.name]), sep="\n")
         finally:
-            kafka.kill()
+            if broker is not None:
+                broker.kill()
     machine = describe()
     if given.results:
         given.results.write_text(json_lines(found, machine))
@@ -104,7 +108,7 @@ def _bench(folder: Path, cap_s: float, steady_s: float) -> Bench:
 
 
 def _play(
-    bench: Bench, kafka: RealKafka, scenario: Scenario, contenders: Sequence[str], count: int, runs: int
+    bench: Bench, kafka: KafkaClient, scenario: Scenario, contenders: Sequence[str], count: int, runs: int
 ) -> Iterator[Figures]:
     """Measure A B C D, A B C D, so that what else the machine does hits all alike."""
     setup = Setup(kafka, bench.folder / "setup", f"bench-{scenario.partitions}", "")
