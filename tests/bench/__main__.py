@@ -1,6 +1,6 @@
 """`make bench`: the consumer, naive consumers and the bare floor, side by side on a real Apache Kafka.
 
-    python -m tests.bench [--scenarios http-20ms,steady] [--all] [--contenders consumer,floor] [--events 100000]
+    python -m tests.bench [--scenarios http-20ms,steady] [--all] [--contenders consumer,floor] [--events 60000]
                           [--runs 3] [--latency-ms 20] [--connections 512] [--results FILE] [--write]
 
 What is measured and how: docs/performance.md.
@@ -36,23 +36,21 @@ PAGE = ROOT / "docs" / "performance.md"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", help=f"of {', '.join(BY_NAME)}")
-    parser.add_argument("--all", action="store_true", help="all scenarios")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS))
-    parser.add_argument("--events", type=int, default=100_000, help="on the topic, where the rate is measured")
+    parser.add_argument("--all", action="store_true", help="all scenarios and contenders")
+    parser.add_argument("--contenders", help=f"of {', '.join(CONTENDERS)}; by default all but the last")
+    parser.add_argument("--events", type=int, default=60_000, help="on the topic, where the rate is measured")
     parser.add_argument("--runs", type=int, default=3, help="rounds; in each, every contender once")
-    parser.add_argument("--cap-s", type=float, default=8, help="the longest measurement, for slow contenders")
-    parser.add_argument("--steady-s", type=float, default=12, help="length of the scenarios with a steady rate")
+    parser.add_argument("--cap-s", type=float, default=5, help="the longest measurement, for slow contenders")
+    parser.add_argument("--steady-s", type=float, default=6, help="length of the scenarios with a steady rate")
     parser.add_argument("--latency-ms", type=float, help="of the sink, in all scenarios")
     parser.add_argument("--connections", type=int, help="in all scenarios")
     parser.add_argument("--kafka", metavar="HOST:PORT", help="use this one, of which only topics of ours are touched")
     parser.add_argument("--results", type=Path, help="write every run there, as JSON lines")
     parser.add_argument("--write", action="store_true", help=f"write the tables and plots into docs/{PAGE.name}")
     given = parser.parse_args()
-    changes = {
-        key: value for key in ("latency_ms", "connections") if (value := getattr(given, key)) is not None
-    }  # fmt: skip
+    changes = {key: value for key in ("latency_ms", "connections") if (value := getattr(given, key)) is not None}
     scenarios = [replace(one, **changes) for one in _chosen(parser, given.scenarios, every=given.all)]
-    contenders = _present(parser, given.contenders)
+    contenders = _present(parser, given.contenders or ",".join(CONTENDERS if given.all else CONTENDERS[:-1]))
     console = Console(width=140)
     found: list[Figures] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:

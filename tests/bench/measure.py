@@ -22,7 +22,7 @@ FROM_SHARE, TO_SHARE = 0.15, 0.85
 WARM_EVENTS = 50
 LEAST_EVENTS = 200
 START_S = 60.0
-REST_S = 20.0
+REST_S = 10.0
 """For what is still to come after the window: then it counts as not complete."""
 
 
@@ -113,7 +113,8 @@ def _backlog(bench: Bench, process: Contender, sink: Sink, events: int) -> tuple
     first = Moment.now(process, sink)
     _wait(lambda: sink.answers >= events * TO_SHARE, process, bench.cap_s)
     least = min(first.answers + LEAST_EVENTS, events)  # of a slow one that answers in bursts
-    _wait(lambda: sink.answers >= least, process, START_S)
+    _wait(lambda: sink.answers >= least, process, bench.cap_s)
+    assert _wait(lambda: sink.answers > first.answers, process, START_S), "it answers nothing any more"
     return first, Moment.now(process, sink)
 
 

@@ -69,8 +69,8 @@ def steps(count: int) -> dict[str, Step]:
     assert isinstance(mapping, CompiledMapping)
     mapped = [mapping.map(one.datum) for one in decoded]
     rules = PayloadRules()
-    payloads = [one for event in mapped if isinstance(one := build(event, "guid", rules), KochavaPayload)]  # type: ignore[arg-type]
-    requests = [Request(*made) for one in payloads if not isinstance(made := serialise(one), Rejected)]
+    payloads = [body for event in mapped if isinstance(body := build(event, "guid", rules), KochavaPayload)]  # type: ignore[arg-type]
+    requests = [Request(*made) for body in payloads if not isinstance(made := serialise(body), Rejected)]
     writer = RequestWriter(Endpoint.parse("https://control.example.com/track/json"), "kochava-consumer/0")
     assert len(requests) == count
     assert all(isinstance(translator.translate(record), Prepared) for record in records)

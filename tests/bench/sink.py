@@ -48,7 +48,7 @@ class Counters:
         return self.numbers[1]
 
     def ages_ms(self) -> list[float]:
-        return self.ages[: self.numbers[2]].tolist()
+        return [float(age) for age in self.ages[: self.numbers[2]]]
 
 
 class Connection(asyncio.Protocol):

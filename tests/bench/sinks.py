@@ -80,7 +80,7 @@ class NginxSink:
         with urllib.request.urlopen(self._status, timeout=10) as answer:
             found = re.search(r"^\s*(\d+) \d+ (\d+)\s*$", answer.read().decode(), re.MULTILINE)
         assert found is not None
-        return int(found[1]) - self._asked, int(found[2]) - self._asked
+        return int(found[1]) - self._asked - 1, int(found[2]) - self._asked  # one connection was to see if it listens
 
     @property
     def answers(self) -> int:

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
+from confluent_kafka import Consumer
 from fastavro import parse_schema, schemaless_reader
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,6 +53,21 @@ class Orders(NamedTuple):
             "log_level": 0,
             **conf,
         }
+
+
+def read(consumer: Consumer, records: int, wait_s: float) -> list[tuple[int, int, bytes]]:
+    """Wait for a record, and return it with what is there, as partition, offset, value.
+
+    `consume(records, wait_s)` alone would wait all of *wait_s* unless so many come, and every age would show it.
+    """
+    first = consumer.poll(wait_s)
+    if first is None:
+        return []
+    return [
+        (cast("int", message.partition()), cast("int", message.offset()), cast("bytes", message.value()))
+        for message in (first, *consumer.consume(records - 1, 0))
+        if not message.error()
+    ]
 
 
 def asked_to_stop() -> asyncio.Event:

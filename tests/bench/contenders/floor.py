@@ -17,7 +17,7 @@ import orjson
 import uvloop
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.bench.contenders.common import Orders, decoder, payload
+from tests.bench.contenders.common import Orders, decoder, payload, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +79,7 @@ class Floor:
         stored: dict[int, int] = defaultdict(lambda: -1)
         while not self.is_over:
             if self.taken - self.settled < self.orders.in_flight:
-                batch: list[Read] = [
-                    (cast("int", message.partition()), cast("int", message.offset()), cast("bytes", message.value()))
-                    for message in consumer.consume(READ_RECORDS, POLL_S)
-                    if not message.error()
-                ]
+                batch: list[Read] = read(consumer, READ_RECORDS, POLL_S)
                 self.taken += len(batch)
                 if batch:
                     loop.call_soon_threadsafe(self.take, batch)
@@ -145,6 +141,8 @@ async def main() -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     url = urlsplit(orders.endpoint)
+    assert url.hostname is not None
+    assert url.port is not None
     for _ in range(orders.connections):
         _, lane = await loop.create_connection(lambda: Lane(floor), url.hostname, url.port, ssl=orders.tls())
         floor.idle.append(lane)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from confluent_kafka import Consumer
 
-from tests.bench.contenders.common import Orders, asked_to_stop, decoder, payload
+from tests.bench.contenders.common import Orders, asked_to_stop, decoder, payload, read
 
 POLL_S = 0.1
 
@@ -18,9 +18,8 @@ async def consume(orders: Orders, post: Callable[[str], Awaitable[None]], *, bat
     consumer = Consumer(orders.kafka(**{"enable.auto.commit": False}))
     consumer.subscribe([orders.topic])
     while not stop.is_set():
-        messages = await asyncio.to_thread(consumer.consume, batch_records, POLL_S)
-        values = [value for message in messages if not message.error() and (value := message.value()) is not None]
-        if values:
-            await asyncio.gather(*[post(json.dumps(payload(decode(value)))) for value in values])
+        batch = await asyncio.to_thread(read, consumer, batch_records, POLL_S)
+        if batch:
+            await asyncio.gather(*[post(json.dumps(payload(decode(value)))) for _, _, value in batch])
             await asyncio.to_thread(consumer.commit, asynchronous=False)
     consumer.close()
