@@ -1,6 +1,5 @@
 """One run of one contender: start it, look at it through the sink's count and the kernel's, end it."""
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +18,8 @@ from tests.bench.sinks import Sink, has_nginx, nginx_sink, our_sink
 from tests.support.processes import SCHEMA, Setup
 
 FROM_SHARE, TO_SHARE = 0.15, 0.85
-WARM_EVENTS = 50
+WARM_S = 2.0
+"""Of a steady stream that are not looked at: connections are opened, code is seen for the first time."""
 LEAST_EVENTS = 200
 START_S = 60.0
 REST_S = 10.0
@@ -130,18 +130,21 @@ def _steady(
                          partition=index % scenario.partitions)  # fmt: skip
         producer.poll(0)
 
-    for index in range(WARM_EVENTS):
-        produce(index, f"warm-{index}")
+    def stream(count: int, first: int, name: Callable[[int], str]) -> None:
+        """Produce *count* events at the rate, number *first* and so on; *name* is asked when each is due."""
+        started = time.monotonic()
+        for number in range(count):
+            time.sleep(max(0.0, started + number / scenario.rate_per_s - time.monotonic()))
+            produce(first + number, name(number))
+
+    produce(0, "warm-0")
     producer.flush(30)
-    assert _wait(lambda: sink.answers >= WARM_EVENTS, process, START_S), "it does not begin"
-    count = round(bench.steady_s * scenario.rate_per_s)
+    assert _wait(lambda: sink.answers > 0, process, START_S), "it does not begin"
+    warm, count = (round(seconds * scenario.rate_per_s) for seconds in (WARM_S, bench.steady_s))
+    stream(warm, 1, lambda number: f"warm-{number}")
     slow_at = count // 3 if scenario.has_slow else -1
-    started = time.monotonic()
     first = Moment.now(process, sink)
-    pause = threading.Event()
-    for index in range(count):
-        pause.wait(max(0.0, started + index / scenario.rate_per_s - time.monotonic()))
-        produce(index, f"slow-{index}" if index == slow_at else f"t{time.time_ns()}-{index}")
-    producer.flush(30)
+    stream(count, 1 + warm, lambda number: f"slow-{number}" if number == slow_at else f"t{time.time_ns()}-{number}")
     last = Moment.now(process, sink)
-    return first, last, count + WARM_EVENTS
+    producer.flush(30)
+    return first, last, 1 + warm + count
