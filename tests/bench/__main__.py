@@ -21,7 +21,7 @@ from tests.bench.contender import FailedError, missing
 from tests.bench.figures import Figures
 from tests.bench.load import filled_topic
 from tests.bench.machine import describe
-from tests.bench.measure import Bench, measure
+from tests.bench.measure import MUST_FINISH, Bench, measure
 from tests.bench.report import json_lines, markdown, rich_tables, write_between
 from tests.bench.scenarios import ALL, BY_NAME, CONTENDERS, Scenario
 from tests.bench.sinks import has_nginx
@@ -59,7 +59,7 @@ def main() -> None:
             kafka = broker or KafkaClient(given.kafka)
             bench = _bench(Path(name), given.cap_s, given.steady_s)
             for scenario in scenarios:
-                for figures in _play(bench, kafka, scenario, contenders, given.events, given.runs):
+                for figures in _play(bench, kafka, scenario, contenders, scenario.events(given.events), given.runs):
                     found.append(figures)
                     console.print(_line(figures), highlight=False)
                 console.print(*rich_tables([one for one in found if one.scenario == scenario.name]), sep="\n")
@@ -134,8 +134,8 @@ def _line(of: Figures) -> str:
 
 
 def _is_wrong(of: Figures) -> bool:
-    """Say whether a contender that must be quick enough missed an event or sent one twice."""
-    return of.contender in {"consumer", "floor"} and not (of.is_complete and of.committed == of.events)
+    """Say whether a contender that must finish missed an event or sent one twice."""
+    return of.contender in MUST_FINISH and not (of.is_complete and of.committed == of.events)
 
 
 def _write(found: Sequence[Figures], machine: dict[str, str]) -> None:

@@ -22,6 +22,8 @@ WARM_S = 2.0
 """Of a steady stream that are not looked at: connections are opened, code is seen for the first time."""
 LEAST_EVENTS = 200
 START_S = 60.0
+MUST_FINISH = frozenset({"consumer", "floor"})
+FINISH_S = 600.0
 REST_S = 10.0
 """For what is still to come after the window: then it counts as not complete."""
 
@@ -31,7 +33,7 @@ class Bench(NamedTuple):
 
     folder: Path
     cap_s: float
-    """A slow contender's window begins a third of this after its first answer at the latest, and lasts no longer."""
+    """A slow contender's window begins a third of this after its first answer at the latest, and lasts no longer. Not those of MUST_FINISH."""
     steady_s: float
     tls_chain: Path
     ca_file: Path
@@ -66,7 +68,7 @@ def measure(bench: Bench, scenario: Scenario, contender: str, run: int, setup: S
             if scenario.rate_per_s:
                 first, last, events = _steady(bench, scenario, setup, process, sink)
             else:
-                first, last = _backlog(bench, process, sink, events)
+                first, last = _backlog(FINISH_S if contender in MUST_FINISH else bench.cap_s, process, sink, events)
             rest_s = REST_S if scenario.rate_per_s or last.answers >= events * TO_SHARE else 0
             is_complete = _wait(lambda: sink.answers >= events, process, rest_s)
             rss_mib = peak_mib(process.pid)
@@ -107,13 +109,13 @@ def _wait(holds: Callable[[], bool], process: Contender, seconds: float) -> bool
     return True
 
 
-def _backlog(bench: Bench, process: Contender, sink: Sink, events: int) -> tuple[Moment, Moment]:
+def _backlog(cap_s: float, process: Contender, sink: Sink, events: int) -> tuple[Moment, Moment]:
     assert _wait(lambda: sink.answers > 0, process, START_S), "it does not begin"
-    _wait(lambda: sink.answers >= events * FROM_SHARE, process, bench.cap_s / 3)
+    _wait(lambda: sink.answers >= events * FROM_SHARE, process, cap_s / 3)
     first = Moment.now(process, sink)
-    _wait(lambda: sink.answers >= events * TO_SHARE, process, bench.cap_s)
+    _wait(lambda: sink.answers >= events * TO_SHARE, process, cap_s)
     least = min(first.answers + LEAST_EVENTS, events)  # of a slow one that answers in bursts
-    _wait(lambda: sink.answers >= least, process, bench.cap_s)
+    _wait(lambda: sink.answers >= least, process, cap_s)
     assert _wait(lambda: sink.answers > first.answers, process, START_S), "it answers nothing any more"
     return first, Moment.now(process, sink)
 

@@ -26,6 +26,10 @@ class Scenario:
     def in_flight_records(self) -> int:
         return self.in_flight or max(1024, 2 * self.connections)
 
+    def events(self, wanted: int) -> int:
+        """Return *wanted*, or what the connections can carry in ten seconds if that is less."""
+        return min(wanted, round(10_000 * self.connections / self.latency_ms)) if self.latency_ms else wanted
+
 
 ALL = (
     Scenario("http-20ms", "answers after 20 ms, 512 connections", is_default=True),

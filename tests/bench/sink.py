@@ -74,8 +74,9 @@ class Connection(asyncio.Protocol):
             self._answer()
 
     def _answer(self) -> None:
-        self._numbers[0] += 1
-        self._transport.write(ANSWER)
+        if not self._transport.is_closing():  # who asked may be gone
+            self._numbers[0] += 1
+            self._transport.write(ANSWER)
 
 
 class StampedConnection(Connection):

@@ -128,6 +128,12 @@ def test_no_scenario_asks_for_what_the_consumer_refuses() -> None:
     assert all(one.connections <= one.in_flight_records for one in ALL)
 
 
+def test_a_scenario_takes_no_more_events_than_its_connections_carry() -> None:
+    assert BY_NAME["in-flight-16"].events(60_000) == 8_000
+    assert BY_NAME["http-20ms"].events(60_000) == 60_000
+    assert BY_NAME["http-0ms"].events(60_000) == 60_000
+
+
 def test_contenders_send_what_the_consumer_sends() -> None:
     """Excludes a floor that is low because it does less of the mapping than it must."""
     settings = micro.settings()
