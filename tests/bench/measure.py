@@ -33,7 +33,7 @@ class Bench(NamedTuple):
 
     folder: Path
     cap_s: float
-    """A slow contender's window begins a third of this after its first answer at the latest, and lasts no longer. Not those of MUST_FINISH."""
+    """The longest window of whoever needs not finish; it begins a third of this after the first answer at the latest."""
     steady_s: float
     tls_chain: Path
     ca_file: Path
