@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.contenders.common import Orders
 from tests.bench.scenarios import Scenario
-from tests.support.kafka import ROOT
+from tests.support.kafka import ROOT, dying_with_us
 from tests.support.processes import Setup
 
 MODULES = {
@@ -80,7 +80,8 @@ def running(
     log = setup.folder / f"{name}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [interpreter(), "-m", f"tests.bench.contenders.{MODULES[contender][0]}", json.dumps(orders._asdict())],
+            [*dying_with_us(), interpreter(), "-m", f"tests.bench.contenders.{MODULES[contender][0]}",
+             json.dumps(orders._asdict())],
             stdout=out, stderr=out, cwd=ROOT,
         )  # fmt: skip
     try:

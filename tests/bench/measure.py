@@ -33,7 +33,7 @@ class Bench(NamedTuple):
 
     folder: Path
     cap_s: float
-    """The longest window of whoever needs not finish; it begins a third of this after the first answer at the latest."""
+    """The longest window of whoever needs not finish; it begins a third of this after the first answer at most."""
     steady_s: float
     tls_chain: Path
     ca_file: Path
