@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+RIVALS := .venv-bench
 PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
 
@@ -27,8 +28,11 @@ lint: $(VENV)/.dev  ## ruff, mypy, yamllint, hadolint
 coverage: $(VENV)/.dev java  ## All tests, with what they reach of the code
 	@$(BIN)/coverage run -m pytest -q && $(BIN)/coverage report --skip-covered
 
-bench: $(VENV)/.dev java  ## Rate, CPU per event and memory of one process on a real Kafka and a 20 ms sink
-	@$(BIN)/python -m tests.bench.throughput $(ARGS)
+bench: $(VENV)/.dev $(RIVALS)/.done java  ## Rate, CPU per event, memory, latency on a real Kafka, beside naive consumers
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+profile: $(VENV)/.dev $(RIVALS)/.done java  ## A flame graph of the consumer under load, and where the time goes
+	@$(BIN)/python -m tests.bench.profile $(ARGS)
 
 chaos: $(VENV)/.dev java  ## SEEDS=200 schedules of faults on real Kafkas, each judged by an oracle; JOBS=2 at a time
 	@$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),200) --jobs $(or $(JOBS),1) $(ARGS)
@@ -63,6 +67,8 @@ lock:  ## Resolve the dependencies anew and pin them by hash; needs uv
 		pyproject.toml -o requirements.lock
 	@uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --group dev -o requirements-dev.lock
+	@uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		-c requirements-dev.lock pyproject.toml --group bench -o requirements-bench.lock
 	@echo hatchling | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		-c requirements-dev.lock - -o requirements-build.lock
 
@@ -72,7 +78,7 @@ docs: $(VENV)/.dev  ## Make the generated pages of docs/ anew
 	@$(BIN)/python -m tests.support.chart_reference
 
 clean:  ## Remove what was made here
-	@rm -rf $(VENV) .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@rm -rf $(VENV) $(RIVALS) .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none of python3.13, 3.12, 3.11, python3 is" >&2; exit 1; }
@@ -90,6 +96,13 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.run
 
+# only the benchmarks need these; nothing of them gets into the environment of the tests
+$(RIVALS)/.done: requirements-bench.lock | $(VENV)/bin/python
+	@echo "installing what the consumer is compared with"
+	@$(BIN)/python -m venv $(RIVALS)
+	@$(RIVALS)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
 # Kafka needs a Java runtime, and Maven to fetch it; on Debian as root they are installed
 java:
 	@command -v java >/dev/null && command -v mvn >/dev/null || { \
@@ -100,4 +113,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench profile chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consumer.sandbox.events import APPS, PLATFORMS, encode, guid, sample_event
-from tests.bench.throughput import cpu_s
+from tests.bench.machine import cpu_s
 from tests.support.kafka import RealKafka
 from tests.support.processes import SCHEMA, ConsumerProcess, SandboxProcess, Setup, sandbox, wait_until
 

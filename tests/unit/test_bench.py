@@ -1,0 +1,205 @@
+"""What the benchmark makes of its numbers, and that its contenders send what the consumer sends."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from consumer.adapters.clock import SystemClock
+from consumer.core.record import Record
+from consumer.parts import make_decoder, make_translator, tell_misfit
+from consumer.translate import Prepared
+from tests.bench import machine, micro
+from tests.bench.contenders.common import decoder, payload
+from tests.bench.contenders.floor import Position
+from tests.bench.figures import Figures, Spread, percentile, ratio, select, spread
+from tests.bench.flame import parse, self_time, svg
+from tests.bench.plots import draw
+from tests.bench.report import BEGIN, END, json_lines, markdown, rich_tables, tables, write_between
+from tests.bench.scenarios import ALL, BY_NAME
+from tests.bench.sink import EVENT_ID, Counters
+from tests.support.kafka import ROOT
+from tests.support.processes import events
+
+STACKS = ["main;poll 6", "main;take;decode 3", "main;take 1", "", "no count"]
+
+
+def run_of(contender: str, run: int, rate: float, *, scenario: str = "http-20ms", **changes: object) -> Figures:
+    known = {"events": 1000, "measured_events": 700, "measured_s": 1.0, "cpu_us_per_event": 1e6 / rate, "cores": 0.9,
+             "peak_rss_mib": 70.0, "new_connections": 512, "sink_cores": 0.3, "answers": 1000, "committed": 1000,
+             "is_complete": True, **changes}  # fmt: skip
+    return Figures(scenario=scenario, contender=contender, run=run, events_per_s=rate, **known)  # type: ignore[arg-type]
+
+
+RUNS = [
+    run_of("consumer", 1, 10_000), run_of("httpx", 1, 100, is_complete=False), run_of("floor", 1, 20_000),
+    run_of("consumer", 2, 6_000), run_of("httpx", 2, 50), run_of("floor", 2, 15_000),
+    run_of("consumer", 3, 9_000), run_of("httpx", 3, 100), run_of("floor", 3, 15_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (0.991, 100.0), (0.999, 100.0), (1.0, 100.0)]
+)
+def test_a_percentile_is_one_of_the_values(share: float, expected: float) -> None:
+    assert percentile([float(value) for value in range(100, 0, -1)], share) == expected
+
+
+def test_several_runs_are_a_median_and_the_extremes() -> None:
+    assert spread(select(RUNS, "http-20ms", "consumer"), "events_per_s") == Spread(9_000, 6_000, 10_000)
+    assert spread(RUNS, "age_p99_ms") is None
+
+
+def test_a_ratio_divides_the_runs_of_one_round() -> None:
+    """Excludes a ratio of medians, 9,000 / 100: a round in which the machine was slow touched both."""
+    assert ratio(RUNS, "http-20ms", "events_per_s", "consumer", "httpx") == Spread(100, 90, 120)
+
+
+def test_a_ratio_needs_both_in_a_round_and_something_to_divide_by() -> None:
+    alone = [run_of("consumer", 1, 10), run_of("floor", 2, 10), run_of("floor", 3, 10, committed=0)]
+    assert ratio(alone, "http-20ms", "events_per_s", "consumer", "floor") is None
+    assert ratio([*alone, run_of("consumer", 3, 10)], "http-20ms", "committed", "consumer", "floor") is None
+
+
+def test_a_table_has_a_row_for_each_contender_and_marks_what_is_not_complete() -> None:
+    ((title, head, rows),) = tables(RUNS)
+    assert title.startswith("http-20ms")
+    assert all(len(row) == len(head) for row in rows)
+    assert [row[0] for row in rows] == ["kochava-consumer", "bare floor", "naive httpx *"]
+    assert rows[0][1] == "9,000 (6,000 to 10,000)"
+    assert rows[2][-1] == "100.00 (90.00 to 120.00)"
+    assert rows[0][-1] == ""
+    assert len(rich_tables(RUNS)) == 1
+
+
+def test_a_steady_scenario_shows_ages() -> None:
+    ages = {"age_p50_ms": 25.0, "age_p99_ms": 40.0, "age_p999_ms": 60.0, "age_max_ms": 80.0}
+    ((_, head, rows),) = tables([run_of("consumer", 1, 1000, scenario="steady", **ages)])
+    assert dict(zip(head, rows[0], strict=True))["p99.9, ms"] == "60.0"
+
+
+def test_the_page_is_changed_between_its_markers_only() -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    text = markdown(RUNS, {"processor": "some", "cores": "2"}, "2026-11-26", ["images/bench-rate.svg"])
+    written = write_between(page, text)
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert write_between(written, text) == written
+    assert "| naive httpx \\* |" in written
+    assert "![bench-rate](images/bench-rate.svg)" in written
+    with pytest.raises(ValueError, match="has no"):
+        write_between("a page", text)
+
+
+def test_a_sink_that_may_have_been_the_limit_is_told() -> None:
+    assert "may have been the limit" not in markdown(RUNS, {}, "", [])
+    assert "may have been the limit" in markdown([run_of("floor", 1, 10, sink_cores=0.95)], {}, "", [])
+
+
+def test_our_page_has_the_markers_and_names_every_scenario() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert write_between(page, "text")
+    assert [name for name in BY_NAME if f"`{name}`" not in page] == []
+
+
+def test_results_are_json_lines() -> None:
+    facts, *runs = map(json.loads, json_lines(RUNS, {"cores": "2"}).splitlines())
+    assert facts == {"machine": {"cores": "2"}}
+    assert [Figures(**run) for run in runs] == RUNS
+
+
+def test_plots_are_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+    steady = run_of("consumer", 1, 1000, scenario="steady", age_p99_ms=40.0)
+    paths = draw([*RUNS, steady], tmp_path)
+    first = [path.read_bytes() for path in paths]
+    assert [path.name for path in paths] == ["bench-rate.svg", "bench-cpu.svg", "bench-age.svg"]
+    assert [path.read_bytes() for path in draw([*RUNS, steady], tmp_path)] == first
+    assert all(len(text) < 60_000 for text in first)
+
+
+def test_no_scenario_asks_for_what_the_consumer_refuses() -> None:
+    assert len(BY_NAME) == len(ALL)
+    assert all(one.connections <= one.in_flight_records for one in ALL)
+
+
+def test_a_scenario_takes_no_more_events_than_its_connections_carry() -> None:
+    assert BY_NAME["in-flight-16"].events(60_000) == 8_000
+    assert BY_NAME["http-20ms"].events(60_000) == 60_000
+    assert BY_NAME["http-0ms"].events(60_000) == 60_000
+
+
+def test_contenders_send_what_the_consumer_sends() -> None:
+    """Excludes a floor that is low because it does less of the mapping than it must."""
+    settings = micro.settings()
+    translator = make_translator(settings, make_decoder(settings, SystemClock(), None), tell_misfit)
+    decode = decoder()
+    for at, (_, value) in enumerate(events(500)):
+        ours = translator.translate(Record("events", 0, at, -1, None, value))
+        assert isinstance(ours, Prepared)
+        assert payload(decode(value)) == json.loads(ours.request.body)
+
+
+def test_the_floor_commits_no_further_than_what_was_answered() -> None:
+    position = Position(10)
+    seen = []
+    for offset in (11, 12, 10, 14, 13):
+        position.settle(offset)
+        seen.append(position.next)
+    assert seen == [10, 10, 13, 13, 15]
+
+
+def test_the_sink_reads_when_an_event_was_produced(tmp_path: Path) -> None:
+    for body, found in (
+        (b'{"event_id":"t1790000000000000000-7"}', (b"t", b"1790000000000000000")),
+        (b'{"event_id": "slow-3"}', (b"slow-", b"3")),
+        (b'{"event_id":"warm-3"}', None),
+    ):
+        match = EVENT_ID.search(body)
+        assert (match and match.groups()) == found
+    writer = Counters(tmp_path / "counters", is_new=True)
+    writer.numbers[0] = 3
+    writer.ages[0], writer.numbers[2] = 1.5, 1
+    reader = Counters(tmp_path / "counters")
+    assert (reader.answers, reader.connections, reader.ages_ms()) == (3, 0, [1.5])
+
+
+def test_a_process_is_measured_with_what_it_started() -> None:
+    inner = f"import subprocess, sys; subprocess.run([{sys.executable!r}, '-c', 'input()'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{inner.replace('subprocess.run', 'print(1, flush=True); subprocess.run')}"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        while len(machine.tree(process.pid)) < 2:
+            assert process.poll() is None
+        assert machine.cpu_s(process.pid) >= 0
+        assert machine.peak_mib(process.pid) > 1
+        assert process.pid in machine.tree(os.getpid())
+    finally:
+        process.communicate(b"\n")
+    assert machine.peak_mib(process.pid) == 0
+
+
+def test_a_flame_graph_is_one_picture_with_every_share() -> None:
+    found = parse(STACKS)
+    assert found == Counter({("main", "poll"): 6, ("main", "take", "decode"): 3, ("main", "take"): 1})
+    assert self_time(found) == [("poll", 0.6), ("decode", 0.3), ("take", 0.1)]
+    drawn = ET.fromstring(svg(found, "a < b"))
+    titles = [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == ["all: 100.0%", "main: 100.0%", "poll: 60.0%", "take: 40.0%", "decode: 30.0%"]
+
+
+def test_every_step_is_measured() -> None:
+    timed = {name: (step, 20) for name, step in micro.steps(20).items()}
+    timed |= {name: (step, 1) for name, step in micro.offset_map_steps().items()}
+    found = micro.measure(timed, 2)
+    assert {"decode", "map", "serialise", "write request", "classify answer", "budget"} < set(found)
+    assert all(len(values) == 2 for values in found.values())
