@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker
+from consumer.core.concurrency import Concurrency
 from consumer.core.lane import Admission, Lane, LanePolicy
 from consumer.core.outcome import (
     Answer,
@@ -66,6 +67,7 @@ class Delivery:
         *,
         transport: Transport,
         breaker: Breaker,
+        concurrency: Concurrency,
         lane_policy: LanePolicy,
         switched_off: frozenset[str],
         forwarding: Forwarding,
@@ -82,6 +84,7 @@ class Delivery:
         # offered again; requeue: these may. sweep_held: the source shall read the held topic, all or about so many.
         self._transport = transport
         self.breaker = breaker
+        self.concurrency = concurrency
         self._lane_policy = lane_policy
         self._switched_off = switched_off
         self._lanes: dict[str, Lane[Envelope]] = {}
@@ -170,6 +173,8 @@ class Delivery:
         metrics.delivery_attempts.add(_ATTEMPT_LABELS.get(outcome) or _attempt_labels(outcome))
         if not isinstance(outcome, Misconfigured):
             envelope.tries += 1
+        if self.concurrency.answered(now - started, now, throttled=type(outcome) is Retryable):
+            metrics.concurrency_moves.add((self.concurrency.reason,))
         if self.breaker.note(outcome, now, probe=is_probe):
             self._breaker_moved()
         if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
@@ -346,6 +351,7 @@ class Delivery:
             self._settlement.close_reading("breaker")
             log.error("breaker.opened", reason=breaker.reason or "", in_flight=self.on_the_wire)
             return
+        self.concurrency.restart(self._clock.monotonic())
         log.info("breaker.closed", open_s=round(self._clock.monotonic() - breaker.opened_at, 3))
         self._settlement.open_reading("breaker")
         while self._clearances:
