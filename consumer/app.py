@@ -28,7 +28,6 @@ from consumer.adapters.tls import client_context
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
-from consumer.core.concurrency import Concurrency, ConcurrencyPolicy
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
 from consumer.core.parking import Parking
@@ -125,7 +124,6 @@ class Member:
         self._delivery = Delivery(
             transport=self._transport,
             breaker=Breaker(BreakerPolicy(**settings.breaker.model_dump())),
-            concurrency=self._make_concurrency(),
             lane_policy=LanePolicy(
                 settings.lane.waiting_records,
                 settings.lane.waiting_s,
@@ -162,6 +160,7 @@ class Member:
             forwarding=forwarding,
             settlement=settlement,
             our_topics=frozenset(plan.topics),
+            max_sending=delivery.connections,
             max_span_records=delivery.max_span_records,
             metrics=self._metrics,
             clock=self._clock,
@@ -197,13 +196,6 @@ class Member:
             user_agent=kochava.user_agent,
             clock=self._clock,
             loop=self._loop,
-        )
-
-    def _make_concurrency(self) -> Concurrency:
-        delivery = self._settings.delivery
-        floor = min(delivery.min_connections, delivery.connections)
-        return Concurrency(
-            ConcurrencyPolicy(floor if delivery.adaptive_concurrency else delivery.connections, delivery.connections)
         )
 
     def _make_forwarder(self) -> Forwarder:
@@ -419,7 +411,6 @@ class Member:
         """Let the gauges read what they tell when somebody asks."""
         metrics, budget, pipeline = self._metrics, self._budget, self._pipeline
         metrics.in_flight_limit.set(budget.max_records)
-        metrics.concurrency_limit.read_from(lambda: {(): self._delivery.concurrency.limit})
         metrics.in_flight_events.read_from(lambda: {(): budget.records})
         metrics.events_in_flight.read_from(lambda: {(): sum(of.tracker.in_flight for of in pipeline.assignments)})
         metrics.assigned_partitions.read_from(

@@ -16,9 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker
-from consumer.core.bulkhead import Bulkhead
-from consumer.core.concurrency import Concurrency
-from consumer.core.lane import FAILING, Admission, Lane, LanePolicy
+from consumer.core.lane import Admission, Lane, LanePolicy
 from consumer.core.outcome import (
     Answer,
     Delivered,
@@ -68,7 +66,6 @@ class Delivery:
         *,
         transport: Transport,
         breaker: Breaker,
-        concurrency: Concurrency,
         lane_policy: LanePolicy,
         switched_off: frozenset[str],
         forwarding: Forwarding,
@@ -85,11 +82,9 @@ class Delivery:
         # offered again; requeue: these may. sweep_held: the source shall read the held topic, all or about so many.
         self._transport = transport
         self.breaker = breaker
-        self.concurrency = concurrency
         self._lane_policy = lane_policy
         self._switched_off = switched_off
         self._lanes: dict[str, Lane[Envelope]] = {}
-        self._bulkhead = Bulkhead()
         self._forwarding = forwarding
         self._settlement = settlement
         self._policy = policy
@@ -175,12 +170,7 @@ class Delivery:
         metrics.delivery_attempts.add(_ATTEMPT_LABELS.get(outcome) or _attempt_labels(outcome))
         if not isinstance(outcome, Misconfigured):
             envelope.tries += 1
-        failing = type(outcome) is Retryable
-        self._bulkhead.note(envelope.app, failing=failing)
-        is_apps_own = failing and self._app_failed(envelope, outcome, now)
-        if self.concurrency.answered(now - started, now, throttled=failing and not is_apps_own):
-            metrics.concurrency_moves.add((self.concurrency.reason,))
-        if (is_probe or not is_apps_own) and self.breaker.note(outcome, now, probe=is_probe):
+        if self.breaker.note(outcome, now, probe=is_probe):
             self._breaker_moved()
         if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
             self._note_lane(envelope, outcome, now)
@@ -214,20 +204,13 @@ class Delivery:
         """Try until it is delivered, hopeless, or out of budget; *first* is the outcome of the first try."""
         policy = self._policy
         budget = _Budget(self._clock.monotonic() + policy.retry_budget_s)
-        lane = self._lanes[envelope.app]
         outcomes = [first]
-        last = first
 
         async def attempt() -> Outcome:
-            nonlocal last
-            if not outcomes and lane.closed_for is not None and isinstance(last, Retryable):
-                if lane.admit(self._clock.monotonic()) is not Admission.PROBE:
-                    return last._replace(retry_after=None)  # it has waited; nothing is asked now but a probe
-                envelope.is_lane_probe = True
-            last = outcomes.pop() if outcomes else await self._ask(envelope, budget)
-            while _is_endpoint(last):  # burns no attempt
-                last = await self._ask(envelope, budget)
-            return last
+            outcome = outcomes.pop() if outcomes else await self._ask(envelope, budget)
+            while _is_endpoint(outcome):  # burns no attempt
+                outcome = await self._ask(envelope, budget)
+            return outcome
 
         def is_worth_another(outcome: Outcome) -> bool:
             was_unconfirmed = envelope.is_unconfirmed or envelope.hop.was_unconfirmed
@@ -241,14 +224,11 @@ class Delivery:
 
         def wait_s(state: RetryCallState) -> float:
             longest = min(policy.backoff_initial_s * 2 ** (state.attempt_number - 1), policy.backoff_max_s)
-            gate_s = 0.0 if lane.closed_for is None else lane.probes.due_at - self._clock.monotonic()
-            return max(self._random.uniform(0, longest), self._asked_wait_s(_outcome_of(state)), gate_s)
+            return max(self._random.uniform(0, longest), self._asked_wait_s(_outcome_of(state)))
 
         def is_over(state: RetryCallState) -> bool:
             if self.breaker.is_open:  # it will be held, and nothing is forwarded meanwhile
                 return False
-            if lane.closed_for == FAILING:  # a tier waits longer
-                return True
             ends = self._clock.monotonic() + state.upcoming_sleep
             return envelope.tries >= policy.max_attempts or ends > budget.ends_at
 
@@ -366,7 +346,6 @@ class Delivery:
             self._settlement.close_reading("breaker")
             log.error("breaker.opened", reason=breaker.reason or "", in_flight=self.on_the_wire)
             return
-        self.concurrency.restart(self._clock.monotonic())
         log.info("breaker.closed", open_s=round(self._clock.monotonic() - breaker.opened_at, 3))
         self._settlement.open_reading("breaker")
         while self._clearances:
@@ -381,37 +360,13 @@ class Delivery:
                 return True
         return False
 
-    def _app_failed(self, envelope: Envelope, outcome: Outcome, now: float) -> bool:
-        """Close the app's lane, if it was told to wait, or if it fails while others are served.
-
-        Returns:
-            Whether the failure is this app's own.
-        """
-        lane = self._lanes[envelope.app]
-        is_probe = envelope.is_lane_probe
-        asked_s = self._asked_wait_s(outcome)
-        verdict = self._bulkhead.judge(envelope.app)
-        if asked_s > 0:
-            # not all members and apps at once when it is over
-            until = now + asked_s * self._random.uniform(1.0, 1.1)
-            self._lane_moved(envelope, lane, closed=lane.hold_off(until, probe=is_probe))
-        elif verdict.is_alone and (verdict.is_failing or is_probe):
-            self._lane_moved(envelope, lane, closed=lane.refused(FAILING, now, probe=is_probe))
-        else:
-            return verdict.is_alone
-        envelope.is_lane_probe = False
-        return verdict.is_alone
-
-    def _lane_moved(self, envelope: Envelope, lane: Lane[Envelope], *, closed: bool) -> None:
-        if closed:
-            self._metrics.lane_closed.set(1, (envelope.app,))
-            log.error("lane.closed", app=envelope.app, reason=lane.closed_for or "")
-
     def _note_lane(self, envelope: Envelope, outcome: Outcome, now: float) -> None:
         lane = self._lanes[envelope.app]
         if isinstance(outcome, Misconfigured):
             if outcome.scope == "app":
-                self._lane_moved(envelope, lane, closed=lane.refused(outcome.reason, now, probe=envelope.is_lane_probe))
+                if lane.refused(outcome.reason, now, probe=envelope.is_lane_probe):
+                    self._metrics.lane_closed.set(1, (envelope.app,))
+                    log.error("lane.closed", app=envelope.app, reason=outcome.reason)
                 envelope.is_lane_probe = False
         elif isinstance(outcome, Delivered | Rejected):
             envelope.is_lane_probe = False

@@ -35,6 +35,7 @@ class Pipeline:
         forwarding: Forwarding,
         settlement: Settlement,
         our_topics: frozenset[str],
+        max_sending: int,
         max_span_records: int,
         metrics: Metrics,
         clock: Clock,
@@ -46,6 +47,7 @@ class Pipeline:
         self._forwarding = forwarding
         self._settlement = settlement
         self._our_topics = our_topics
+        self._max_sending = max_sending
         self._max_span_records = max_span_records
         self._metrics = metrics
         self._clock = clock
@@ -104,14 +106,10 @@ class Pipeline:
         asyncio.get_running_loop().call_soon(self.pump)
 
     def pump(self) -> None:
-        """Start waiting records while more may be on the wire."""
+        """Start waiting records while there are connections for them."""
         ready = self._ready
         delivery = self._delivery
-        concurrency = delivery.concurrency
-        while ready:
-            if delivery.on_the_wire >= concurrency.limit:
-                concurrency.is_wanted = True
-                return
+        while ready and delivery.on_the_wire < self._max_sending:
             is_probe = delivery.breaker.is_open
             if is_probe and not delivery.take_probe():
                 return

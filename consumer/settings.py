@@ -323,10 +323,6 @@ class Delivery(_Section):
         100_000, description="Offsets between a stalled record and the last one read, per partition."
     )
     connections: Count = Field(512, description="Connections to the endpoint, and requests on their way.")
-    adaptive_concurrency: bool = Field(
-        True, description="Find out how many requests the endpoint takes; else as many as there are connections."
-    )
-    min_connections: Count = Field(8, description="Requests on their way that are always allowed.")
     connect_timeout_s: Seconds = Field(5, description="Name, connection and TLS together, seconds.")
     request_timeout_s: Seconds = Field(8, description="One request, waiting for a connection included, seconds.")
     idle_timeout_s: Seconds = Field(15, description="An unused connection is closed after, seconds.")

@@ -1,7 +1,4 @@
-"""One app's lane: what stops that app alone, and makes no dead letter (I7).
-
-It closes on 401 and 403, until a probe succeeds; on a Retry-After, for as long as it says; when the app fails while
-others are served; and for good if settings switch the app off.
+"""One app's lane: 401, 403 or a switched-off app stop that app alone, and make no dead letter (I7).
 
 While the lane is closed a few of its records wait in memory, for a bounded time, as the next probes; the rest goes to
 the held topic unchanged. An app that settings switch off is never probed.
@@ -15,9 +12,6 @@ from typing import Generic, TypeVar
 from consumer.core.breaker import Probes
 
 Item = TypeVar("Item")
-
-FAILING = "failing_answers"
-"""Why a lane is closed whose app fails while others are served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +71,6 @@ class Lane(Generic[Item]):
         if probe:
             self.probes.failed(now)
         return False
-
-    def hold_off(self, until: float, *, probe: bool) -> bool:
-        """Ask nothing before *until*, as a Retry-After wants.
-
-        Returns:
-            Whether the lane closed by it.
-        """
-        was_open = self.closed_for is None
-        if was_open:
-            self.closed_for = "retry_after"
-            self.probes.start(until)
-        self.probes.due_at = until if was_open else max(self.probes.due_at, until)
-        if probe:
-            self.probes.put_back()
-        return was_open
 
     def accepted(self) -> bool:
         """Note that a probe was not refused.

@@ -13,7 +13,6 @@ from random import Random
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
-from consumer.core.concurrency import Concurrency, ConcurrencyPolicy
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
 from consumer.core.offset_map import OffsetMap, decode
@@ -175,7 +174,6 @@ class Rig:
         )
         self.delivery = Delivery(
             transport=self.transport, breaker=Breaker(self.breaker), lane_policy=self.lane,
-            concurrency=Concurrency(ConcurrencyPolicy(self.connections, self.connections)),
             switched_off=self.switched_off, forwarding=self.forwarding, settlement=self.settlement,
             policy=DeliveryPolicy(), metrics=self.metrics, clock=self.clock, random=Random(1),
             resume=self._resume, requeue=self._requeue, sweep_held=self.sweeps.append,
@@ -185,7 +183,7 @@ class Rig:
         )
         self.pipeline = Pipeline(
             decoder=self.decoder, translator=self.translator, delivery=self.delivery, forwarding=self.forwarding,
-            settlement=self.settlement, our_topics=frozenset(PLAN.topics),
+            settlement=self.settlement, our_topics=frozenset(PLAN.topics), max_sending=self.connections,
             max_span_records=self.max_span_records, metrics=self.metrics, clock=self.clock,
             duplicates=duplicates if self.window_records else None,
         )  # fmt: skip
