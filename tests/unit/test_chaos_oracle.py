@@ -104,6 +104,8 @@ def test_what_is_in_the_log_twice_is_sent_twice() -> None:
     twice = [*GOOD.produced, Produced((SOURCE, 1, 0), "d")]
     verdict = judge(replace(again(9800), produced=twice))
     assert verdict.explained == {"produced twice": 1}
+    third = replace(again(9800), produced=twice)
+    assert violations(replace(third, posts=[*third.posts, Post(9850, "d", "200", accepted=True)])) == ["C3"]
 
 
 def test_a_duplicate_behind_a_crash_is_explained_and_counted() -> None:
