@@ -31,6 +31,9 @@ coverage: $(VENV)/.dev java  ## All tests, with what they reach of the code
 bench: $(VENV)/.dev $(RIVALS)/.done java  ## Rate, CPU per event, memory, latency on a real Kafka, beside naive consumers
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+refused: $(VENV)/.dev java  ## MINUTES=10 of 401 for one app of twelve: what it costs the others
+	@$(BIN)/python -m tests.bench.refused_app --minutes $(or $(MINUTES),10) $(ARGS)
+
 profile: $(VENV)/.dev $(RIVALS)/.done java  ## A flame graph of the consumer under load, and where the time goes
 	@$(BIN)/python -m tests.bench.profile $(ARGS)
 
@@ -113,4 +116,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench profile chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench refused profile chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java

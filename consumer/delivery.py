@@ -98,6 +98,7 @@ class Delivery:
         self._asleep: dict[Envelope, asyncio.Task[None]] = {}
         """Those of them that wait between two tries: nothing of theirs is on the wire."""
         self._clearances: deque[tuple[asyncio.Future[bool], Envelope]] = deque()
+        self._wants_a_fresh_probe = False
         self._repeated = Repeated()
         self.on_the_wire = 0
 
@@ -105,14 +106,20 @@ class Delivery:
 
     def take_probe(self) -> bool:
         """Say whether one record may pass the open breaker now, as a probe."""
-        return self.breaker.probes.take(self._clock.monotonic())
+        is_taken = self.breaker.probes.take(self._clock.monotonic())
+        if is_taken:
+            self._wants_a_fresh_probe = False
+        return is_taken
+
+    @property
+    def _is_probe_due(self) -> bool:
+        probes = self.breaker.probes
+        return self.breaker.is_open and not probes.is_out and self._clock.monotonic() >= probes.due_at
 
     @property
     def lacks_a_probe(self) -> bool:
-        """The open breaker would let a probe through, and there is none among the records that were tried before."""
-        probes = self.breaker.probes
-        is_due = not probes.is_out and self._clock.monotonic() >= probes.due_at
-        return self.breaker.is_open and is_due and not self._clearances
+        """The open breaker would let a probe through, and no record that was tried before is worth it."""
+        return self._is_probe_due and (not self._clearances or self._wants_a_fresh_probe)
 
     def admit(self, envelope: Envelope, *, is_probe: bool) -> bool:
         """Send *envelope*, whose request is ready, if its app's lane lets it.
@@ -168,7 +175,10 @@ class Delivery:
         metrics = self._metrics
         metrics.delivery_duration.observe(now - started)
         metrics.delivery_attempts.add(_ATTEMPT_LABELS.get(outcome) or _attempt_labels(outcome))
-        if not isinstance(outcome, Misconfigured):
+        if is_probe:
+            envelope.has_probed = True
+        # a probe is for the breaker: one that fails as all do burns no attempt
+        if not isinstance(outcome, Misconfigured) and not (is_probe and isinstance(outcome, Retryable)):
             envelope.tries += 1
         if self.breaker.note(outcome, now, probe=is_probe):
             self._breaker_moved()
@@ -205,12 +215,14 @@ class Delivery:
         policy = self._policy
         budget = _Budget(self._clock.monotonic() + policy.retry_budget_s)
         outcomes = [first]
+        last = first
 
         async def attempt() -> Outcome:
-            outcome = outcomes.pop() if outcomes else await self._ask(envelope, budget)
-            while _is_endpoint(outcome):  # burns no attempt
-                outcome = await self._ask(envelope, budget)
-            return outcome
+            nonlocal last
+            last = outcomes.pop() if outcomes else await self._ask(envelope, budget, last)
+            while _is_endpoint(last):  # burns no attempt
+                last = await self._ask(envelope, budget, last)
+            return last
 
         def is_worth_another(outcome: Outcome) -> bool:
             was_unconfirmed = envelope.is_unconfirmed or envelope.hop.was_unconfirmed
@@ -257,9 +269,11 @@ class Delivery:
             return
         self._finish(envelope, final)
 
-    async def _ask(self, envelope: Envelope, budget: _Budget) -> Outcome:
-        """Send once more, when the breaker lets it."""
+    async def _ask(self, envelope: Envelope, budget: _Budget, last: Outcome) -> Outcome:
+        """Send once more, when the breaker lets it; *last* is how it ended before, and ends where no try is left."""
         is_probe = await self._clearance(envelope, budget)
+        if not is_probe and envelope.tries >= self._policy.max_attempts and not _is_endpoint(last):
+            return last  # it only waited until it may be forwarded
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def answered(outcome: Outcome) -> None:
@@ -386,8 +400,8 @@ class Delivery:
         for lane in self._lanes.values():
             if lane.closed_for is not None:
                 self._tick_lane(lane, now)
-        if self.breaker.is_open and self._clearances and self.take_probe() and not self._clear(is_probe=True):
-            self.breaker.probes.put_back()
+        if self._is_probe_due and self._clearances:
+            self._probe()
 
     def _tick_lane(self, lane: Lane[Envelope], now: float) -> None:
         while lane.waiting and lane.waiting[0][0] <= now:
@@ -403,6 +417,19 @@ class Delivery:
             self._requeue([lane.waiting.popleft()[1]])
         else:
             self._sweep_held(self._lane_policy.waiting_records)
+
+    def _probe(self) -> None:
+        """Let one that waits for the breaker ask for it; if all have, one that is read now, if there is any."""
+        if all(envelope.has_probed for _, envelope in self._clearances):
+            if not self._wants_a_fresh_probe:
+                self._wants_a_fresh_probe = True
+                return
+            for _, envelope in self._clearances:
+                envelope.has_probed = False
+        # those that have not asked come first; order among them stays
+        self._clearances = deque(sorted(self._clearances, key=lambda entry: entry[1].has_probed))
+        if self.take_probe() and not self._clear(is_probe=True):
+            self.breaker.probes.put_back()
 
     def clear_the_way(self, assignment: Assignment, below: int) -> None:
         """Send on what waits between two tries or for its lane and holds up *assignment*, from offsets *below*."""

@@ -32,6 +32,8 @@ class Envelope:
     is_unconfirmed: bool = field(default=False)
     """Kochava answered a 2xx that we do not understand: one more try at most."""
     is_lane_probe: bool = False
+    has_probed: bool = False
+    """It asked for the open breaker and failed: others come first, since it may fail for a reason of its own."""
     is_stepping_aside: bool = False
     """It leaves for a retry tier because it holds up its partition."""
     is_active: bool = False

@@ -36,13 +36,22 @@ class Transport(Protocol):
     def send(self, request: Request, deadline: float, answered: Answered) -> None:
         """POST *request* and call *answered* exactly once, later, from the event loop; never from within `send`.
 
-        Waits for a free connection when all are busy, first come first served. *deadline* (monotonic seconds) bounds
-        everything: waiting, connecting, sending, reading. Every remote fault is a `Fault`; bugs raise. Redirects are
-        not followed, cookies not kept, bodies not decoded and cut at 64 KiB, no proxy taken from the environment.
+        Waits for a free connection when all are busy, first come first served, but not beyond `last_moment`.
+        *deadline* (monotonic seconds) bounds everything: waiting, connecting, sending, reading. Every remote fault is a
+        `Fault`; bugs raise. Redirects are not followed, cookies not kept, bodies not decoded and cut at 64 KiB, no
+        proxy taken from the environment.
         """
 
     async def close(self) -> None:
         """Drop all connections at once. Requests on the way end as `Fault.RESET` or `TIMEOUT_UNSENT`."""
+
+
+def last_moment(now: float, deadline: float) -> float:
+    """Return until when a request that is to be sent *now* may wait for a connection: half of its time.
+
+    Sent later, its answer might come when it has been given up, and then the event counts twice.
+    """
+    return (now + deadline) / 2
 
 
 class Decoded(NamedTuple):

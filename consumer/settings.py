@@ -152,7 +152,11 @@ class Kafka(_Section):
     auto_commit_interval_ms: Count = Field(
         1_000, description="How often what settled is committed: bounds what a crash sends again, milliseconds."
     )
-    statistics_interval_ms: Count = Field(10_000, description="How often lag is looked at, milliseconds.")
+    statistics_interval_ms: Count = Field(
+        10_000,
+        le=60_000,
+        description="How often lag, and whether the client knows brokers, is looked at, milliseconds.",
+    )
     committed_budget_s: Seconds = Field(
         60, description="How long to wait for committed offsets before stopping, seconds."
     )

@@ -17,14 +17,13 @@ class Watchdog:
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         self._timer: threading.Timer | None = None
-
-    @property
-    def is_started(self) -> bool:
-        return self._timer is not None
+        self._lock = threading.Lock()
 
     def start(self, code: ExitCode = ExitCode.FORCED) -> None:
-        """Begin to count; *code* is what a forced end exits with."""
-        if self._timer is None:
+        """Begin to count, on any thread; *code* is what a forced end exits with. Later calls change nothing."""
+        with self._lock:
+            if self._timer is not None:
+                return
             self._timer = threading.Timer(self._deadline_s, self.bite, ["deadline", code])
             self._timer.daemon = True
             self._timer.start()

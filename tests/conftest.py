@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.kafka import RealKafka
 from tests.support.secure_kafka import SecureKafka
+
+settings.register_profile("shared machine", deadline=None)  # how long an example takes is nobody's promise
+settings.load_profile("shared machine")
 
 LINES = 60
 LINE_CHARS = 400

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from consumer.adapters.fast_connection import Connection
 from consumer.adapters.fast_request import Endpoint, RequestWriter
 from consumer.core.outcome import Fault
-from consumer.ports import Answered, Clock, Request
+from consumer.ports import Answered, Clock, Request, last_moment
 
 _TICK_S = 0.05
 _TLS_GOODBYE_S = 2.0
@@ -26,6 +26,7 @@ _AGE_SPREAD = 0.25
 
 class _Waiting(NamedTuple):
     request: bytes
+    send_by: float
     deadline: float
     answered: Answered
 
@@ -110,7 +111,9 @@ class FastTransport:
                 connection.ask(data, deadline, answered)
                 return
             connection.drop(politely=True)
-        self._waiting.append(_Waiting(data, deadline, answered))
+        send_by = last_moment(now, deadline)
+        self._due = min(self._due, send_by)
+        self._waiting.append(_Waiting(data, send_by, deadline, answered))
         self._connect_as_needed()
         self._start_ticking()
 
@@ -145,8 +148,8 @@ class FastTransport:
             if not connection.is_clean():
                 connection.drop(politely=False)
                 return
-            request, deadline, answered = self._waiting.popleft()
-            if deadline > now:
+            request, send_by, deadline, answered = self._waiting.popleft()
+            if send_by > now:
                 connection.ask(request, deadline, answered)
                 return
             answered(Fault.TIMEOUT_UNSENT)
@@ -224,7 +227,7 @@ class FastTransport:
         now = self._clock.monotonic()
         while self._waiting:
             first = self._waiting.popleft()
-            if first.deadline > now:
+            if first.send_by > now:
                 first.answered(fault)
                 break
             first.answered(Fault.TIMEOUT_UNSENT)
@@ -252,11 +255,11 @@ class FastTransport:
         late: list[_Waiting] = []
         in_time: deque[_Waiting] = deque()
         for waiting in self._waiting:
-            if waiting.deadline <= now:
+            if waiting.send_by <= now:
                 late.append(waiting)
             else:
                 in_time.append(waiting)
-                self._due = min(self._due, waiting.deadline)
+                self._due = min(self._due, waiting.send_by)
         self._waiting = in_time
         for connection in tuple(self._open):
             if connection.is_busy:

@@ -8,6 +8,7 @@ insides; `httpx_transport` knows none.
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -49,10 +50,17 @@ class Line:
         response = await self.pool.handle_async_request(request)
         try:
             answer = await _read(response)
-        finally:
+        except BaseException:
             await response.aclose()
-        if self.is_open and _holds_more(response):
-            await self.close()
+            raise
+        try:
+            await response.aclose()
+            is_clean = not (self.is_open and _holds_more(response))
+        except OSError:  # without descriptors: it was answered, whatever becomes of the connection
+            is_clean = False
+        if not is_clean:
+            with suppress(OSError):
+                await self.close()
         return answer
 
     async def close(self) -> None:
@@ -94,7 +102,8 @@ async def _read(response: httpx.Response) -> Answer | Fault:
         return Fault.PROTOCOL  # two lengths: where the answer ends is anybody's guess
     body = bytearray()
     pieces = 0
-    async for piece in response.aiter_raw():
+    assert isinstance(response.stream, httpx.AsyncByteStream), "it came from an asynchronous pool"
+    async for piece in response.stream:  # not `aiter_raw`: that closes at the end, and what fails then hides the answer
         body += piece
         pieces += 1
         if len(body) > BODY_MAX_BYTES:

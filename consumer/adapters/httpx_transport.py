@@ -16,7 +16,7 @@ import httpx
 
 from consumer.adapters.httpx_connection import Exchange, Line, fault_of
 from consumer.core.outcome import Answer, Fault
-from consumer.ports import Answered, Clock, Request
+from consumer.ports import Answered, Clock, Request, last_moment
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
@@ -125,12 +125,15 @@ class HttpxTransport:
             answered(task.result())
 
     async def _post(self, exchange: Exchange, request: Request, deadline: float) -> Answer | Fault:
+        now = self._clock.monotonic()
+        wait_s = last_moment(now, deadline) - now
         try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
+            async with asyncio.timeout(deadline - now):
                 await self._close_idle()
                 self.waiting += 1
                 try:
-                    await self._slots.acquire()
+                    async with asyncio.timeout(wait_s):
+                        await self._slots.acquire()
                 finally:
                     self.waiting -= 1
                 self.busy += 1

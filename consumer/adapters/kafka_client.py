@@ -1,6 +1,6 @@
-"""Making a client of librdkafka, and saying what is wrong with its properties if it refuses them."""
+"""Making a client of librdkafka, saying what is wrong with its properties if it refuses them, and seeing it lost."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -8,6 +8,9 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.errors import SettingsError
 
 T = TypeVar("T")
+
+FORGOTTEN_S = 5.0
+"""A client that recovers by itself has asked its bootstrap servers after half a second, as measured."""
 
 SHORTEST_VALUE_CHARS = 5
 """Shorter ones, such as "all", are parts of words."""
@@ -26,6 +29,28 @@ def make_client(kind: Callable[[dict[str, Any]], T], conf: dict[str, Any]) -> T:
         if problem.code() != KafkaError._INVALID_ARG:  # noqa: SLF001 - the client's own name for it
             raise
         raise SettingsError([f"kafka.client: {without(conf.values(), problem.str())}"]) from None
+
+
+class KnownBrokers:
+    """Whether a client still knows any broker, by its own statistics.
+
+    A broker that is fenced (the cluster is rolled, its process was frozen) answers that there are none. Then librdkafka
+    may forget all of them, those of `bootstrap.servers` too, and never ask anybody again: librdkafka issue 5301, seen
+    with 2.16.0. It says nothing about that, and only a new client helps.
+    """
+
+    ADVICE = "it has forgotten all brokers (librdkafka issue 5301), as after they were restarted: restart the process"
+
+    def __init__(self) -> None:
+        self._none_since_us: int | None = None
+
+    def are_forgotten(self, stats: Mapping[str, Any]) -> bool:
+        """Say whether there was no broker in all *stats* of `FORGOTTEN_S` or more: two at least."""
+        if any(broker["source"] != "logical" for broker in stats["brokers"].values()):
+            self._none_since_us = None
+        elif self._none_since_us is None:
+            self._none_since_us = stats["ts"]
+        return self._none_since_us is not None and stats["ts"] - self._none_since_us >= FORGOTTEN_S * 1e6
 
 
 def without(values: Iterable[object], text: str) -> str:

@@ -24,6 +24,8 @@ HAND_OVER_S = 3.0
 
 @dataclass(slots=True)
 class _Stored:
+    """What the broker has, or will have by us. A start that it had is here without having been stored."""
+
     offset: int
     metadata: str
     since: float
@@ -49,8 +51,8 @@ class Commits:
     def begin(self, assignment: Assignment, *, is_fresh: bool) -> None:
         """Note the start of *assignment*; the client commits it if it *is_fresh*: the broker has none for it.
 
-        One that was read from the broker stays there as it is. Committed again it could undo what another member, to
-        whom the partition went while we read, has committed since; with KIP-848 that is accepted.
+        One that was read from the broker is only noted, unless an old commit overtakes it. Committed again it could
+        undo what another member, who got the partition while we read, has committed; with KIP-848 that is accepted.
         """
         partition = assignment.partition
         self._stored.pop(partition, None)

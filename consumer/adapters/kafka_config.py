@@ -8,8 +8,13 @@ PRODUCER_MAX_BYTES = 100 * 1024 * 1024
 """Above any record that a broker lets through: the default, 1,000,000, refuses locally what the broker took before."""
 
 
-def consumer_conf(settings: Settings, client_id: str) -> dict[str, Any]:
-    """Return the properties of the group member."""
+SOURCE_PREFETCH_KIB = 16_384
+OUR_PREFETCH_KIB = 2_048
+"""Of the retry and held topics: much is on them only when something is wrong, and then the speed isn't theirs."""
+
+
+def consumer_conf(settings: Settings, client_id: str, *, prefetch_kib: int) -> dict[str, Any]:
+    """Return the properties of the group member; it asks for nothing while it has *prefetch_kib* that wait for us."""
     kafka = settings.kafka
     conf: dict[str, Any] = {
         "socket.keepalive.enable": True,
@@ -20,8 +25,11 @@ def consumer_conf(settings: Settings, client_id: str) -> dict[str, Any]:
         # in which the offsets of an assignment are looked for
         "topic.metadata.refresh.interval.ms": 10_000,
         "queued.min.messages": 2_000,
-        "queued.max.messages.kbytes": 16_384,
-        "fetch.max.bytes": 16_777_216,
+        "queued.max.messages.kbytes": prefetch_kib,
+        # what is asked for counts as it is compressed, and our events shrink to a tenth: an answer may become ten times
+        # this in memory, on top of the prefetch, and malloc keeps it
+        "fetch.max.bytes": 1_048_576,
+        "max.partition.fetch.bytes": 262_144,
         "fetch.queue.backoff.ms": 50,
         **_client(settings),
         "bootstrap.servers": kafka.bootstrap_servers,
@@ -60,6 +68,7 @@ def producer_conf(settings: Settings, client_id: str) -> dict[str, Any]:
         "enable.idempotence": True,
         "acks": "all",
         "message.max.bytes": PRODUCER_MAX_BYTES,
+        "statistics.interval.ms": settings.kafka.statistics_interval_ms,
         "batch.size": 524_288,  # message.max.bytes must not become the size of a batch, which the broker would refuse
         "log.connection.close": False,
     }

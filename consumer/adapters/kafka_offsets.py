@@ -73,10 +73,16 @@ def _look(consumer: Consumer, at: TopicPartition) -> Standing:
     low, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout=TIMEOUT_S, cached=False)
     if at.offset < 0:
         return Standing(partition, low, None, high, OffsetMap(), None)
+    return Standing(partition, low, at.offset, high, *_read_map(at, high))
+
+
+def _read_map(at: TopicPartition, high: int) -> tuple[OffsetMap, str | None]:
+    """Read what was committed with *at*, and say why it is no map of ours, if it isn't."""
     try:
-        found, problem = decode(at.metadata or "", at.offset, high), None
+        text = at.metadata or ""
+    except Exception:  # noqa: BLE001 - the client reads the text of others into foreign memory: seen, UnicodeDecodeError
+        return OffsetMap(), "unreadable"
+    try:
+        return decode(text, at.offset, high), None
     except UnreadableMapError as error:
-        found, problem = OffsetMap(), str(error)
-    except UnicodeDecodeError:  # written by another client, and read into foreign memory
-        found, problem = OffsetMap(), "unreadable"
-    return Standing(partition, low, at.offset, high, found, problem)
+        return OffsetMap(), str(error)

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.adapters.kafka_client import make_client
+from consumer.adapters.kafka_client import KnownBrokers, make_client
 from consumer.adapters.kafka_commits import HAND_OVER_S, Commits
 from consumer.adapters.kafka_pauses import Pauses
 from consumer.adapters.kafka_positions import StartPositions
@@ -26,7 +26,7 @@ from consumer.core.budget import InFlightBudget
 from consumer.core.offset_map import OffsetMap
 from consumer.core.parking import Parking
 from consumer.core.record import Partition, Record
-from consumer.errors import ConsumerError, KafkaFatalError, OutOfRangeError
+from consumer.errors import ConsumerError, ExitCode, KafkaFatalError, OutOfRangeError
 from consumer.ports import Clock
 from consumer.telemetry import Metrics, Repeated, log
 
@@ -93,7 +93,7 @@ class KafkaSource:
         budget: InFlightBudget,
         metrics: Metrics,
         clock: Clock,
-        ending: Callable[[], None],
+        ending: Callable[[ExitCode], None],
         first_start: Callable[[], None],
     ) -> None:
         self._conf = conf
@@ -110,6 +110,8 @@ class KafkaSource:
         self._room = threading.Event()
         self._stopping = False
         self._failure: ConsumerError | None = None
+        self._brokers = KnownBrokers()
+        self._has_no_brokers = False
         self._owned: dict[Partition, Assignment] = {}
         self._starved_since: float | None = None
         self._epochs = itertools.count(1)
@@ -189,8 +191,12 @@ class KafkaSource:
             while not self._is_ending():
                 self.heartbeat = self._clock.monotonic()
                 self._step()
+        except BaseException:  # not one that was foreseen: those are noted
+            self._ending(ExitCode.BUG)
+            raise
         finally:
-            self._ending()  # from here on a deadline runs: close() is known to hang after fatal errors
+            # from here on a deadline runs: close() is known to hang after fatal errors
+            self._ending(ExitCode.FORCED if self._failure is None else self._failure.exit_code)
             self._take_password()  # or close() would not get through
             self._leave_group()
         if self._failure is not None:
@@ -369,8 +375,13 @@ class KafkaSource:
             self.high_watermarks.pop(partition, None)
         return assignments
 
+    def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Unassign what the client has of *partitions*; left to itself it raises if one of them had been declined."""
+        has = {Partition(at.topic, at.partition) for at in consumer.assignment()}
+        consumer.incremental_unassign([at for at in partitions if Partition(at.topic, at.partition) in has])
+
     @_never_raising("revoke")
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         leaving = [self._owned[at] for at in (Partition(p.topic, p.partition) for p in partitions) if at in self._owned]
         if leaving:
             self._metrics.rebalances.add(("revoke",))
@@ -378,11 +389,13 @@ class KafkaSource:
             self._commits.store(self._sink.revoked(leaving, timeout_s=timeout_s, reason="revoked"), self._owned)
             log.info("consumer.revoked", partitions=len(leaving))
         self._disown(partitions)
+        self._unassign(consumer, partitions)
 
     @_never_raising("lost")
-    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalances.add(("lost",))
         self._sink.lost(self._disown(partitions))
+        self._unassign(consumer, partitions)
         log.warning("consumer.lost", partitions=len(partitions))
 
     @_never_raising("commit")
@@ -392,6 +405,10 @@ class KafkaSource:
     @_never_raising("stats")
     def _on_stats(self, text: str) -> None:
         stats = orjson.loads(text)
+        if self._failure is None and self._brokers.are_forgotten(stats):
+            log.error("kafka.brokers_forgotten", client="consumer")
+            self._has_no_brokers = True
+            self._failure = KafkaFatalError(f"the Kafka client cannot go on: {KnownBrokers.ADVICE}")
         if self._conf["group.protocol"] == "consumer" and stats.get("cgrp", {}).get("state") == "up":
             self.has_joined = True  # KIP-848 doesn't call on_assign for a member that gets nothing
         for topic, of_topic in stats["topics"].items():
@@ -448,7 +465,8 @@ class KafkaSource:
             positions = self._sink.revoked(owned, timeout_s=self._policy.drain_timeout_s, reason="shutdown")
             self._commits.store(positions, self._owned)
             self._owned.clear()  # close() calls on_revoke, which has nothing left to drain
-            self._commits.hand_over(self._poll_to_the_end, max(ends_at, self._clock.monotonic() + HAND_OVER_S))
+            if not self._has_no_brokers:
+                self._commits.hand_over(self._poll_to_the_end, max(ends_at, self._clock.monotonic() + HAND_OVER_S))
         self._consumer.close()
 
     def _poll_to_the_end(self) -> None:

@@ -61,7 +61,7 @@ Rules are a JSON list; the first that matches decides:
 \b
   match  app, event, id, id_prefix, share (0 to 1), first_tries (of each id), limit (in all)
   do     action: answer, refuse, html, redirect, reset_before, reset_after (the event was accepted), hang
-         status, headers, body; latency_ms; drip_ms (one byte each); close: announced, silent
+         status, headers, body; latency_ms; early_hints (103 first); drip_ms (one byte each); close: announced, silent
          accepted: true or false, whatever is answered
 
 \b

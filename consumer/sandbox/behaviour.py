@@ -122,6 +122,8 @@ class Do(BaseModel):
     headers: dict[str, str] = {}
     body: Annotated[str | None, BeforeValidator(_dump), Field(max_length=BODY_MAX_CHARS)] = None
     """Text, or any JSON value."""
+    early_hints: bool = False
+    """An interim answer, 103, comes first."""
     drip_ms: _Milliseconds = 0.0
     """The answer comes one byte per so many milliseconds."""
     close: Literal["no", "announced", "silent"] = "no"

@@ -50,10 +50,12 @@ class LogLine(NamedTuple):
     event: str | None
     status: Status
     accepted: bool
+    answered_ms: int | None
+    """Nobody can have had the answer before; `None` if there was none."""
 
 
 _Packed: TypeAlias = tuple[int, float, float, int, int, tuple[Status, ...]]
-_Line: TypeAlias = tuple[float, str | None, int, Status, bool]
+_Line: TypeAlias = tuple[float, str | None, int, Status, bool, float | None]
 
 
 class Ledger:
@@ -92,9 +94,10 @@ class Ledger:
         return 0 if packed is None else packed[3]
 
     def record(
-        self, event_id: str | None, app: str | None, event: str | None, status: Status, accepted: bool, now: float
-    ) -> None:
-        """Note one request, answered with *status* at *now* (epoch seconds)."""
+        self, event_id: str | None, app: str | None, event: str | None, status: Status, accepted: bool, now: float,
+        delay_s: float | None = 0.0,
+    ) -> None:  # fmt: skip
+        """Note one request of *now* (epoch seconds), answered with *status* after *delay_s*, or never."""
         number = self._kind_numbers.get((app, event))
         if number is None:
             number = self._new_kind((app, event))
@@ -104,7 +107,7 @@ class Ledger:
         if accepted:
             self.accepted += 1
             self._kind_accepted[number] += 1
-        self._log.append((now, event_id, number, status, accepted))
+        self._log.append((now, event_id, number, status, accepted, delay_s))
         if event_id is None:
             self.accepted_without_id += accepted
             return
@@ -179,9 +182,10 @@ class Ledger:
         return self.requests - len(self._log) + 1
 
     def _line(self, seq: int, packed: _Line) -> LogLine:
-        now, event_id, number, status, accepted = packed
+        now, event_id, number, status, accepted, delay_s = packed
         app, event = self._kinds[number]
-        return LogLine(seq, round(now * 1000), event_id, app, event, status, accepted)
+        answered_ms = None if delay_s is None else round((now + delay_s) * 1000)
+        return LogLine(seq, round(now * 1000), event_id, app, event, status, accepted, answered_ms)
 
     def summary(self) -> dict[str, object]:
         """Return the totals, ready for JSON."""

@@ -87,8 +87,17 @@ class MockCluster:
         self._check(self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), broker))
 
     def set_leader(self, topic: str, partition: int, broker: int) -> None:
-        """Let *broker* (from 1) lead a partition; -1 leaves it without a leader."""
+        """Let *broker* (from 1) lead a partition.
+
+        There is always one: the library ends the process at the first fetch or produce request without (2.16.1).
+        """
+        if broker < 1:
+            raise ValueError(f"no broker {broker} can lead")
         self._check(self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, broker))
+
+    def set_topic_error(self, topic: str, code: int) -> None:
+        """Let metadata say *code* of *topic*, and nothing of its partitions; 0 ends it."""
+        self._library.rd_kafka_mock_topic_set_error(self._cluster, topic.encode(), code)
 
     def close(self) -> None:
         if self._address is not None:
@@ -137,6 +146,7 @@ def _load() -> ctypes.CDLL:
         "rd_kafka_mock_clear_request_errors": (None, [pointer, ctypes.c_int16]),
         "rd_kafka_mock_coordinator_set": (number, [pointer, text, text, ctypes.c_int32]),
         "rd_kafka_mock_partition_set_leader": (number, [pointer, text, ctypes.c_int32, ctypes.c_int32]),
+        "rd_kafka_mock_topic_set_error": (None, [pointer, text, number]),
         "rd_kafka_mock_push_request_errors_array": (
             None,
             [pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)],

@@ -28,6 +28,7 @@ ERROR_MAX_FINDINGS = 20
 BACKLOG_CONNECTIONS = 4096
 
 SUCCESS = b'{"success":"1"}'
+_EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n"
 _HTML = b"<!doctype html><html><body><h1>Sign in to continue</h1></body></html>"
 _KEEP = Reply(render(200, SUCCESS))
 _CLOSE = Reply(render(200, SUCCESS, announce_close=True), then="close")
@@ -212,8 +213,9 @@ class Sandbox:
         do = behaviour.choose(app, event, event_id, ledger.tries(event_id))
         plain_status, plain_body = _refusal(findings) if refused and findings else (200, SUCCESS)
         reply, status, accepted = _perform(do or _NOTHING, plain_status, plain_body, keep_alive)
-        ledger.record(event_id, app, event, status, accepted, time.time())
         delay_s = behaviour.latency_s(do)
+        is_answered = reply.then in {"keep", "close"}
+        ledger.record(event_id, app, event, status, accepted, time.time(), delay_s if is_answered else None)
         return reply._replace(delay_s=delay_s) if delay_s else reply
 
 
@@ -256,6 +258,8 @@ def _perform(do: Do, plain_status: int, plain_body: bytes, keep_alive: bool) -> 
     body = body if do.body is None else do.body.encode()
     closes = do.close != "no" or not keep_alive
     data = render(status, body, headers, announce_close=closes and do.close != "silent")
+    if do.early_hints:
+        data = _EARLY_HINTS + data
     reply = Reply(data, drip_s=do.drip_ms / 1000, then="close" if closes else "keep")
     accepted = is_good and 200 <= status < 300 and _says_success(body)
     return reply, status, accepted if do.accepted is None else do.accepted

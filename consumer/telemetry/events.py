@@ -98,6 +98,10 @@ EVENTS: dict[str, LogEvent] = {
         "Too many dead letters: reading stops until a person restarts the process.", "share", "max_share"
     ),
     "kafka.error": _warning("The Kafka client reports a problem that it works on by itself.", "reason", "count"),
+    "kafka.brokers_forgotten": _error(
+        "The Kafka client has forgotten all brokers (a defect of librdkafka): the process ends, start it again.",
+        "client",
+    ),
     "kafka.log": _warning("The Kafka client says something.", "facility", "severity", "count"),
     "kafka.insecure": _warning("kafka.allow_insecure permits these: somebody could listen in.", "properties"),
     "credentials.rotated": _info("The file of the Kafka password has another one; the clients have it now."),

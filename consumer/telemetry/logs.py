@@ -28,6 +28,7 @@ OF_ERRORS = frozenset({"error_type", "frames"})
 """Fields that any event may carry; `exc_info` becomes them."""
 
 MAX_TEXT_CHARS = 300
+MAX_CAUSES = 4
 MAX_FRAMES = 12
 MAX_REPEATED = 1000
 WRITE_TIMEOUT_S = 1.0
@@ -140,7 +141,16 @@ def _told(exc_info: object) -> dict[str, str]:
         exc_info = exc_info[1]
     if not isinstance(exc_info, BaseException):
         return {}
-    return {"error_type": type(exc_info).__name__, "frames": frames_of(exc_info)}
+    return {"error_type": name_of(exc_info), "frames": frames_of(exc_info)}
+
+
+def name_of(error: BaseException) -> str:
+    """Name the type of *error*, and what caused it, without their words: "SystemError from KafkaException"."""
+    names = [type(error).__name__]
+    while len(names) < MAX_CAUSES and error.__cause__ is not None:
+        error = error.__cause__
+        names.append(type(error).__name__)
+    return " from ".join(names)
 
 
 def frames_of(error: BaseException) -> str:

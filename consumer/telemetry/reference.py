@@ -40,7 +40,8 @@ LOG_HEAD = """\
 
 One JSON object a line, with `ts` (ISO 8601, UTC), `level`, `event`, `service`, `version` and the fields below; on a
 terminal, text for people. A field that isn't listed is left out, a value that is neither text nor a number nor a
-boolean is `[redacted]`. An error comes as `error_type` and `frames` (file:line:function), never with its text.
+boolean is `[redacted]`. An error comes as `error_type` (with its cause's) and `frames` (file:line:function), never with
+its text.
 Repeated warnings: the first, then one per 10 s with a `count`.
 """
 

@@ -4,7 +4,8 @@
 
 A real Apache Kafka, one consumer with the lanes as they come, events at an even rate. First a minute in which all is
 well, then one app's key is refused, then it is mended. Prints what the others got in both times, and ends with 5 if an
-event was lost or dead-lettered, or is still held.
+event was lost or dead-lettered, or is still held, or the end was not orderly; or if it cost the others more than 3 % of
+their rate, or memory grew, or the lane stayed closed for longer than it may.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -30,6 +31,12 @@ from tests.support.processes import SCHEMA, ConsumerProcess, SandboxProcess, Set
 REFUSED = guid(APPS[0], PLATFORMS[0])
 LANE = {"PROBE_INITIAL_S": "5", "PROBE_MAX_S": "60", "WAITING_RECORDS": "64", "WAITING_S": "20", "HELD_SWEEP_S": "60"}
 """As they are by default."""
+LEAST_SHARE = 0.97
+"""Of the rate that the others had before."""
+FLAT_MIB = 4.0
+"""How far the last two thirds of the time may lie apart."""
+OPEN_S = float(LANE["PROBE_MAX_S"]) + 10
+"""The lane opens by a probe: the longest pause between two, and the time of its answer."""
 
 
 class Sample(NamedTuple):
@@ -44,6 +51,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rate", type=int, default=600, help="events per second, all apps")
     given = parser.parse_args()
+    if given.minutes < 0.5:
+        parser.error("a memory of thirds needs half a minute")
     with tempfile.TemporaryDirectory(prefix="refused-") as name:
         folder = Path(name)
         kafka = RealKafka(folder / "kafka").start()
@@ -70,7 +79,7 @@ def _measure(setup: Setup, kochava: SandboxProcess, seconds: float, rate: int) -
         refused = [*_watch(consumer, seconds)]
         kochava.set_rules()
         mended = time.monotonic()
-        wait_until(lambda: consumer.metric("kochava_lane_closed") == 0, "the lane opens", 120)
+        wait_until(lambda: consumer.metric("kochava_lane_closed") == 0, "the lane opens", OPEN_S * 3)
         opened_s = time.monotonic() - mended
         is_over.set()
         feeding.join()
@@ -84,12 +93,30 @@ def _measure(setup: Setup, kochava: SandboxProcess, seconds: float, rate: int) -
     shown = Table("measure", "all is well", f"401 for {seconds / 60:g} min", box=None)
     shown.add_row("other apps, events/s", f"{_rate(well):,.0f}", f"{_rate(refused):,.0f}")
     shown.add_row("CPU, µs per delivered event", f"{_cpu_us(well):.0f}", f"{_cpu_us(refused):.0f}")
-    shown.add_row("memory at the end, MiB", f"{_median_end(well):.0f}", f"{_median_end(refused):.0f}")
+    memory = (", ".join(f"{mib:.0f}" for mib in _thirds(of)) for of in (well, refused))
+    shown.add_row("memory by thirds, MiB", *memory)
     Console(width=110).print(shown)
     print(f"lane open {opened_s:.1f} s after the mend, all delivered {delivered_s:.1f} s after; held {held:.0f}, "
           f"dead-lettered {dead:.0f}, lost {lost}, sent twice {kochava.duplicates()}, "
           f"left on the held topic {_held_left(setup)}, exit code {code}")  # fmt: skip
-    return 5 if lost or dead or _held_left(setup) else 0
+    if code != 0:
+        print(*consumer.text().splitlines()[-20:], sep="\n")
+    wrong = problems(well, refused, opened_s)
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    return 5 if lost or dead or code or _held_left(setup) or wrong else 0
+
+
+def problems(well: Sequence[Sample], refused: Sequence[Sample], opened_s: float) -> list[str]:
+    """Return what the refused app cost the others that it must not."""
+    found = []
+    if (share := _rate(refused) / _rate(well)) < LEAST_SHARE:
+        found.append(f"the others got {share:.1%} of their rate, less than {LEAST_SHARE:.0%}")
+    _, second, third = _thirds(refused)
+    if abs(third - second) > FLAT_MIB:
+        found.append(f"memory is not flat: {second:.1f}, then {third:.1f} MiB")
+    if opened_s > OPEN_S:
+        found.append(f"the lane was closed for {opened_s:.1f} s after the mend, more than {OPEN_S:.0f} s")
+    return found
 
 
 def _feed(setup: Setup, rate: int, produced: list[str], is_over: threading.Event) -> None:
@@ -126,16 +153,22 @@ def _held_left(setup: Setup) -> int:
     return sum(high - committed.get((setup.held, number), 0) for number, (_, high) in ends.items())
 
 
-def _rate(of: list[Sample]) -> float:
+def _rate(of: Sequence[Sample]) -> float:
     return (of[-1].of_others - of[0].of_others) / (of[-1].at - of[0].at)
 
 
-def _cpu_us(of: list[Sample]) -> float:
+def _cpu_us(of: Sequence[Sample]) -> float:
     return (of[-1].cpu_s - of[0].cpu_s) / (of[-1].of_others - of[0].of_others) * 1e6
 
 
-def _median_end(of: list[Sample]) -> float:
-    return statistics.median(sample.rss_mib for sample in of[-5:])
+def _thirds(of: Sequence[Sample]) -> tuple[float, float, float]:
+    """Return the median memory, MiB, of each third of the time: what is flat has the last two alike."""
+    third = len(of) // 3
+    first, second, last = (
+        statistics.median(sample.rss_mib for sample in part)
+        for part in (of[:third], of[third : 2 * third], of[2 * third :])
+    )
+    return first, second, last
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from confluent_kafka import KafkaException
 
-from consumer.sandbox.events import APPS, PLATFORMS, guid
+from consumer.sandbox.events import APPS, EVENT_NAMES, PLATFORMS, guid
 from tests.chaos.world import Embedded, ThreeNodes
 from tests.support.registry import UNKNOWN_SCHEMA, Raw, _json
 
@@ -28,6 +28,7 @@ answers may be lost after Kochava accepted. `fatal`: `away`, and the member may 
 Hurt: TypeAlias = Iterator[str | float]
 ALL = frozenset({"one", "three", "embedded"})
 REAL = frozenset({"one", "three"})
+TWICE = "SIGTERM twice"
 LOOK_S = 0.1
 LARGE_BYTES = 2_000_000
 
@@ -55,10 +56,19 @@ def _fault(
     return add
 
 
+def is_calm(seed: int) -> bool:
+    return seed % 3 == 0
+
+
 def plan(seed: int, world: str, seconds: float, *, mean_gap_s: float = 0.8) -> list[tuple[float, str, int]]:
-    """Draw the schedule of *seed*: when (seconds from the start), which fault, and a seed for its own choices."""
+    """Draw the schedule of *seed*: when (seconds from the start), which fault, and a seed for its own choices.
+
+    Each third is calm: nothing in it excuses a duplicate, so that there may be none.
+    """
     drawn = Random(f"{seed}-{world}")
     kinds = [kind for kind in CATALOGUE.values() if world in kind.worlds]
+    if is_calm(seed):
+        kinds = [kind for kind in kinds if not kind.excuse and kind.lane != "moments" and kind.name != TWICE]
     steps: list[tuple[float, str, int]] = []
     at_s = drawn.uniform(0.5, 1.5)
     while at_s < seconds:
@@ -92,7 +102,7 @@ def _terminate(run: "Scenario", draw: Random) -> Hurt:
     yield from _end(run, draw, twice=False)
 
 
-@_fault("SIGTERM twice", "members", weight=1)
+@_fault(TWICE, "members", weight=1)
 def _terminate_twice(run: "Scenario", draw: Random) -> Hurt:
     yield from _end(run, draw, twice=True)
 
@@ -165,6 +175,19 @@ def _jump(run: "Scenario", draw: Random) -> Hurt:
 
 # -- Kochava, and the way to it
 
+SHORT_S = (0.5, 3)
+FOR_AN_APP = "401 for one app"
+ONE_APP = {"app": guid(APPS[0], PLATFORMS[0])}
+ONE_KIND = {**ONE_APP, "event": EVENT_NAMES[0]}
+LONG_S: dict[str, tuple[float, float]] = {
+    FOR_AN_APP: (8, 12),  # so that some probes and a sweep of the held topic come to nothing
+    "one kind hangs": (6, 12),  # so that positions stand still while others settle
+    "one kind fails": (6, 12),  # so that records meet more than one tier
+    "all is slow": (4, 8),  # so that partitions go while answers are under way
+    "an outage": (8, 14),  # so that partitions go while all waits
+}
+"""Those that last, for how long, seconds; others come up beside them."""
+SLOW = {"do": {"latency_ms": 2000}}
 ECHO = {"success": "0", "error": "device not known"}
 SINK_RULES: dict[str, tuple[Excuse, dict[str, Any]]] = {
     "503": ("", {"do": {"status": 503}}),
@@ -174,10 +197,14 @@ SINK_RULES: dict[str, tuple[Excuse, dict[str, Any]]] = {
     "429 of nonsense": ("", {"do": {"status": 429, "headers": {"Retry-After": "-9e99"}}}),
     "408": ("", {"do": {"status": 408}}),
     "400 for some": ("", {"match": {"share": 0.3}, "do": {"status": 400}}),
+    "409 for some": ("", {"match": {"share": 0.1}, "do": {"status": 409}}),
+    "413 for some": ("", {"match": {"share": 0.1}, "do": {"status": 413}}),
     "422 for some": ("", {"match": {"share": 0.1}, "do": {"status": 422}}),
     "half fails": ("", {"match": {"share": 0.5}, "do": {"status": 500}}),
     "200 that refuses": ("", {"match": {"share": 0.1}, "do": {"status": 200, "body": ECHO}}),
     "200 not understood": ("answer", {"match": {"share": 0.02}, "do": {"status": 200, "body": "ok", "accepted": True}}),
+    "202": ("", {"do": {"status": 202}}),
+    "202 and no more": ("answer", {"match": {"share": 0.02}, "do": {"status": 202, "body": "", "accepted": True}}),
     "204": ("answer", {"match": {"share": 0.02}, "do": {"status": 204, "accepted": True}}),
     "a portal's page": ("answer", {"match": {"share": 0.02}, "do": {"action": "html"}}),
     "redirect": ("", {"do": {"action": "redirect"}}),
@@ -187,31 +214,44 @@ SINK_RULES: dict[str, tuple[Excuse, dict[str, Any]]] = {
     "is slow": ("answer", {"match": {"share": 0.05}, "do": {"latency_ms": 2500}}),
     "drips": ("answer", {"match": {"share": 0.05}, "do": {"drip_ms": 100}}),
     "a large body": ("answer", {"match": {"share": 0.05}, "do": {"body": "x" * 300_000, "accepted": True}}),
+    "a bomb": ("answer", {"match": {"share": 0.02}, "do": {"body": "x" * 1_000_000, "accepted": True,
+                                                           "headers": {"Content-Encoding": "gzip"}}}),
+    "300 headers": ("answer", {"match": {"share": 0.05}, "do": {"headers": {f"X-{n}": "x" for n in range(300)}}}),
+    "an interim answer first": ("", {"do": {"early_hints": True}}),
     "closes silently": ("", {"do": {"close": "silent"}}),
-    "401 for one app": ("", {"match": {"app": guid(APPS[0], PLATFORMS[0])}, "do": {"status": 401}}),
+    FOR_AN_APP: ("", {"match": ONE_APP, "do": {"status": 401}}),
+    "one kind hangs": ("", {"match": ONE_KIND, "do": {"action": "hang"}}),
+    "one kind fails": ("", {"match": ONE_KIND, "do": {"status": 500}}),
+    "all is slow": ("answer", {"do": {"latency_ms": "uniform:1500:2500"}}),
+    "an outage": ("", {"do": {"status": 503}}),
     "403 for all": ("", {"do": {"status": 403}}),
     "404": ("", {"do": {"status": 404}}),
+    "410": ("", {"do": {"status": 410}}),
 }  # fmt: skip
+"""Those that Kochava may have accepted, and whose answer is not understood, are `answer`."""
 
 
-def _sink(rule: dict[str, Any]) -> Callable[["Scenario", Random], Hurt]:
+def _sink(rule: dict[str, Any], lasts_s: tuple[float, float]) -> Callable[["Scenario", Random], Hurt]:
     def hurt(run: "Scenario", draw: Random) -> Hurt:
         yield "Kochava"
-        run.kochava.set_rules(rule)
-        yield draw.uniform(0.5, 3)
-        run.kochava.set_rules()
+        run.begin_rule(rule)
+        yield draw.uniform(*lasts_s)
+        run.end_rule(rule)
 
     return hurt
 
 
 for _name, (_excuse, _rule) in SINK_RULES.items():
-    _fault(f"Kochava: {_name}", "sink", weight=1, excuse=_excuse)(_sink(_rule))
+    _lane, _weight = ("long", 2) if _name in LONG_S else ("sink", 1)
+    _fault(f"Kochava: {_name}", _lane, weight=_weight, excuse=_excuse)(_sink(_rule, LONG_S.get(_name, SHORT_S)))
 
 
 @_fault("Kochava: a network that misbehaves", "wire", weight=4, excuse="answer")
 def _wire_to_the_sink(run: "Scenario", draw: Random) -> Hurt:
     yield "Kochava"
-    run.sink_proxy.set_mode(draw.choice(["blackhole", "half_open", "drip", "slow", "reset"]))
+    run.sink_proxy.set_mode(
+        draw.choice(["blackhole", "half_open", "answers_only", "drip", "slow", "reset", "close", "refuse"])
+    )
     yield draw.uniform(0.3, 3)
     run.sink_proxy.set_mode("pass")
 
@@ -273,9 +313,36 @@ def _move_leaders(run: "Scenario", _: Random) -> Hurt:
 def _wire_to_a_broker(run: "Scenario", draw: Random) -> Hurt:
     number = draw.randrange(len(run.world.proxies))
     yield f"broker-{number + 1}"
-    run.world.proxies[number].set_mode(draw.choice(["blackhole", "half_open", "slow", "reset"]))
+    run.world.proxies[number].set_mode(
+        draw.choice(["blackhole", "half_open", "answers_only", "drip", "slow", "reset", "close"])
+    )
     yield draw.uniform(0.5, 6)
     run.world.proxies[number].set_mode("pass")
+
+
+@_fault("brokers that know of no broker", "moves", worlds=REAL, weight=1, excuse="away")
+def _no_brokers(run: "Scenario", draw: Random) -> Hurt:
+    yield "brokers"  # as while a cluster is rolled; the client may forget all of them, and then a new process is needed
+    for proxy in run.world.proxies:
+        proxy.set_mode("no_brokers")
+    yield draw.uniform(0.5, 4)
+    for proxy in run.world.proxies:
+        proxy.set_mode("pass")
+
+
+@_fault("members are fenced", "moves", worlds=REAL, weight=4, excuse="away")
+def _fence(run: "Scenario", draw: Random) -> Hurt:
+    yield "brokers"
+    is_slow = draw.random() < 0.5  # answers come when the partition is nobody's
+    if is_slow:
+        run.begin_rule(SLOW)
+    for proxy in run.world.proxies:
+        proxy.set_mode("fenced")
+    yield draw.uniform(3, 6)  # one heartbeat at least
+    for proxy in run.world.proxies:
+        proxy.set_mode("pass")
+    if is_slow:
+        run.end_rule(SLOW)
 
 
 @_fault("our topics refuse", "ours", worlds=REAL, excuse="away")
@@ -287,20 +354,24 @@ def _refuse(run: "Scenario", draw: Random) -> Hurt:
         yield 0.5
 
 
+DISCONNECT, LEADER_NOT_AVAILABLE, NOT_LEADER = -195, 5, 6
+PRODUCE, FETCH = 0, 1
 API_ERRORS: dict[str, tuple[int, list[int], Excuse]] = {
-    "OffsetCommit": (8, [27, 22, 25, 16, 14, 7, 110, 113, 29, 30], "away"),
-    "OffsetFetch": (9, [113, 16, 14], "away"),
-    "Fetch": (1, [6, 3, 74], "away"),
-    "FindCoordinator": (10, [15, 14], "away"),
-    "Heartbeat": (12, [27, 25, 22], "away"),
-    "JoinGroup": (11, [16, 27, 79], "away"),
-    "SyncGroup": (14, [27, 22, 25], "away"),
-    "ConsumerGroupHeartbeat": (68, [110, 25, 14, 16], "away"),
-    "Produce": (0, [6, 19, 20, 7], "away"),
-    "InitProducerId": (22, [51, 14], "away"),
-    "Metadata": (3, [5, 7], "away"),
-    "ListOffsets": (2, [6, 7], "away"),
+    "OffsetCommit": (8, [27, 22, 25, 16, 14, 7, 110, 113, 29, 30, 12, DISCONNECT], "away"),
+    "OffsetFetch": (9, [113, 16, 14, 30, DISCONNECT], "away"),
+    "Fetch": (1, [6, 3, 74, DISCONNECT], "away"),
+    "FindCoordinator": (10, [15, 14, DISCONNECT], "away"),
+    "Heartbeat": (12, [27, 25, 22, 29, 30, DISCONNECT], "away"),
+    "JoinGroup": (11, [16, 27, 79, DISCONNECT], "away"),
+    "SyncGroup": (14, [27, 22, 25, DISCONNECT], "away"),
+    "ConsumerGroupHeartbeat": (68, [110, 25, 14, 16, DISCONNECT], "away"),
+    "Produce": (0, [6, 19, 20, 7, 10, 29, DISCONNECT], "away"),
+    "InitProducerId": (22, [51, 14, DISCONNECT], "away"),
+    "Metadata": (3, [5, 7, 3, 29, DISCONNECT], "away"),
+    "ListOffsets": (2, [6, 7, DISCONNECT], "away"),
     "OffsetCommit for good": (8, [82], "fatal"),
+    "Produce for good": (0, [45], "fatal"),
+    "InitProducerId for good": (22, [90], "fatal"),
     "Fetch for good": (1, [1], "fatal"),
 }
 
@@ -352,6 +423,20 @@ def _another_coordinator(run: "Scenario", draw: Random) -> Hurt:
     yield 1.0
 
 
+@_fault("no leader", "moves", worlds=frozenset({"embedded"}), weight=3, excuse="away")
+def _no_leader(run: "Scenario", draw: Random) -> Hurt:
+    assert isinstance(run.world, Embedded)
+    yield "brokers"
+    cluster, topic = run.world.cluster, draw.choice([run.name, *run.our_topics])
+    cluster.set_topic_error(topic, LEADER_NOT_AVAILABLE)
+    for api_key in (FETCH, PRODUCE):  # who knows a leader is sent to ask for it
+        cluster.push_errors(api_key, *[NOT_LEADER] * 100)
+    yield draw.uniform(0.5, 5)
+    cluster.set_topic_error(topic, 0)
+    for api_key in (FETCH, PRODUCE):
+        cluster.clear_errors(api_key)
+
+
 # -- the registry
 
 
@@ -368,5 +453,13 @@ def _registry_fails(run: "Scenario", draw: Random) -> Hurt:
     yield "registry"
     answer = draw.choice([Raw(500), Raw(401, b"{}"), Raw(429), Raw(404, b'"Not Found"'), _json(UNKNOWN_SCHEMA, 404)])
     run.registry.always_answer_with(answer)
+    yield draw.uniform(1, 5)
+    run.registry.always_answer_with(None)
+
+
+@_fault("the registry hangs", "registry")
+def _registry_hangs(run: "Scenario", draw: Random) -> Hurt:
+    yield "registry"
+    run.registry.always_answer_with(Raw(hang=True))  # those that asked meanwhile get nothing afterwards, too
     yield draw.uniform(1, 5)
     run.registry.always_answer_with(None)

@@ -1,10 +1,11 @@
 """What happened in one run, as plain facts. The oracle judges them; nothing here knows what is right."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from tests.chaos.commit_log import Commit
 
@@ -26,6 +27,21 @@ class Post(NamedTuple):
     id: str
     status: str
     accepted: bool
+    answered_ms: int | None
+    """Nobody can have had the answer before; `None` if there was none."""
+
+    @classmethod
+    def of(cls, line: dict[str, Any]) -> Self:
+        """Read a line of the sandbox's log."""
+        return cls(line["time_ms"], line["id"] or "", str(line["status"]), line["accepted"], line["answered_ms"])
+
+
+class Sent(NamedTuple):
+    """A try, as the member that made it wrote it down. `place` is where it had the record from."""
+
+    at_ms: int
+    who: str
+    place: Place
 
 
 class Moved(NamedTuple):
@@ -78,6 +94,17 @@ class Said(NamedTuple):
     event: str
 
 
+class Spell(NamedTuple):
+    """A time in which a member held itself for the owner of a partition."""
+
+    who: str
+    at_ms: int
+    until_ms: int
+
+
+FOR_EVER_MS = 1 << 62
+
+
 @dataclass
 class History:
     """All facts of one run."""
@@ -93,11 +120,16 @@ class History:
     faults: list[Fault] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     owned: list[Owned] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     """Events of transactions that were aborted: nobody may ever send them."""
     peak_rss_mib: dict[str, float] = field(default_factory=dict)
     """The most memory that each member held, as far as it lived to be asked."""
+    is_classic: bool = False
+    """The group's protocol: under the classic one no commit passes a request to join that waits for other members."""
+    has_commit_log: bool = True
+    """All commits are here."""
     is_settled: bool = True
     """It came to rest in time."""
 
@@ -109,10 +141,26 @@ class History:
         """Read what `write` wrote."""
         facts = json.loads(path.read_text())
         rows = {"produced": Produced, "posts": Post, "moved": Moved, "commits": Commit, "faults": Fault, "exits": Exit,
-                "owned": Owned, "said": Said}  # fmt: skip
+                "owned": Owned, "sent": Sent, "said": Said}  # fmt: skip
         for name, row in rows.items():
             facts[name] = [row(*map(_hashable, each)) for each in facts[name]]
         return cls(**facts)
+
+    def spells(self) -> dict[tuple[str, int], list[Spell]]:
+        """Return who held itself for the owner of each topic and partition, and when: until it left, ended or died."""
+        ends = {fault.who: fault.at_ms for fault in self.faults if fault.excuse == "crash"}
+        ends |= {one.who: one.at_ms + round(one.seconds * 1000) for one in self.exits}
+        found: dict[tuple[str, int], list[Spell]] = defaultdict(list)
+        begun: dict[tuple[str, str, int], int] = {}
+        for one in sorted(self.owned):
+            key = (one.who, one.topic, one.partition)
+            if one.is_owned:
+                begun[key] = one.at_ms
+            elif key in begun:
+                found[one.topic, one.partition].append(Spell(one.who, begun.pop(key), one.at_ms))
+        for (who, topic, partition), at_ms in begun.items():
+            found[topic, partition].append(Spell(who, at_ms, ends.get(who, FOR_EVER_MS)))
+        return found
 
     def timeline(self) -> Iterable[str]:
         """Say what happened, in order, one line each; commits and posts in runs, or nobody could read it."""

@@ -4,7 +4,8 @@ python -m tests.chaos.member --kill-at answered:137 run --config FILE
 python -m tests.chaos.member --wrong no_drain run --config FILE
 
 SIGUSR1 blocks its event loop for ten seconds, SIGUSR2 lets its wall clock be wrong by what the file of `--clock` says
-(milliseconds). `--owned` names the file to which it writes which partitions it owns, and since when.
+(milliseconds). `--journal` names the file to which it writes which partitions it owns, since when, and what it sends.
+`--producer-in-flight` is how many requests its producer may have under way.
 """
 
 import json
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from consumer import forwarding, settlement
+from consumer import app, delivery, forwarding, settlement
 from consumer.__main__ import main
 from consumer.adapters import kafka_commits
 from consumer.adapters.clock import SystemClock
@@ -52,37 +53,54 @@ MOMENTS: dict[str, tuple[type, str, bool]] = {
 }
 
 
-def _write_owned(path: str) -> None:
-    """Write down each partition that comes and goes."""
-    own, disown = KafkaSource._own, KafkaSource._disown
-    file = Path(path).open("a", buffering=1)  # noqa: SIM115 - kept: later there may be no descriptors left
+def _keep_journal(path: str) -> None:
+    """Write down each partition that comes and goes, and each try."""
+    own, disown, send = KafkaSource._own, KafkaSource._disown, delivery.Delivery._send
+    file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)  # kept: later there may be no descriptors left
 
-    def note(partition: Any, is_owned: bool) -> None:
-        file.write(json.dumps([time.time_ns() // 1_000_000, partition.topic, partition.number, is_owned]) + "\n")
+    def note(what: str, topic: str, partition: int, offset: int = -1) -> None:  # of two threads
+        os.write(file, json.dumps([time.time_ns() // 1_000_000, what, topic, partition, offset]).encode() + b"\n")
 
     def owning(self: Any, assignment: Any, **how: Any) -> None:
         own(self, assignment, **how)
-        note(assignment.partition, is_owned=True)
+        note("owns", *assignment.partition)
 
     def disowning(self: Any, partitions: Any) -> Any:
         gone = disown(self, partitions)
         for assignment in gone:
-            note(assignment.partition, is_owned=False)
+            note("leaves", *assignment.partition)
         return gone
 
+    def sending(self: Any, envelope: Any, **how: Any) -> None:
+        note("sends", *envelope.assignment.partition, envelope.record.offset)
+        send(self, envelope, **how)
+
     KafkaSource._own, KafkaSource._disown = owning, disowning  # type: ignore[method-assign]
+    delivery.Delivery._send = sending  # type: ignore[method-assign]
 
 
 def _jump_on_request(path: str) -> None:
     """Let the injected wall clock follow a file, which is read at SIGUSR2."""
     offset_ms = 0
+    file = Path(path).open("a+")  # noqa: SIM115 - kept: later there may be no descriptors left
 
     def jump(*_: object) -> None:
         nonlocal offset_ms
-        offset_ms = int(Path(path).read_text())
+        file.seek(0)
+        if text := file.read():  # else it is written just now, and we are told again
+            offset_ms = int(text)
 
     SystemClock.wall_ms = staticmethod(lambda: time.time_ns() // 1_000_000 + offset_ms)  # type: ignore[method-assign]
     signal.signal(signal.SIGUSR2, jump)
+
+
+def _limit_producer(requests: int) -> None:
+    original = app.producer_conf
+
+    def conf(*args: Any) -> dict[str, Any]:
+        return {**original(*args), "max.in.flight.requests.per.connection": requests}
+
+    app.producer_conf = conf  # type: ignore[attr-defined]
 
 
 def _block_on_request() -> None:
@@ -91,13 +109,15 @@ def _block_on_request() -> None:
 
 if __name__ == "__main__":
     _block_on_request()
-    while len(sys.argv) > 2 and sys.argv[1] in {"--kill-at", "--wrong", "--owned", "--clock"}:
+    while len(sys.argv) > 2 and sys.argv[1] in {"--kill-at", "--wrong", "--journal", "--clock", "--producer-in-flight"}:
         option, text = sys.argv[1:3]
         del sys.argv[1:3]
         if option == "--wrong":
-            BUILDS[text]()
-        elif option == "--owned":
-            _write_owned(text)
+            BUILDS[text][0]()
+        elif option == "--journal":
+            _keep_journal(text)
+        elif option == "--producer-in-flight":
+            _limit_producer(int(text))
         elif option == "--clock":
             _jump_on_request(text)
         else:

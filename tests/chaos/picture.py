@@ -1,4 +1,7 @@
-"""A history as a picture: commits and POSTs at their offsets over time, faults as bands. One panel a partition."""
+"""A history as a picture: commits and POSTs at their offsets over time, faults as bands, owners as lines below.
+
+One panel a partition.
+"""
 
 from pathlib import Path
 
@@ -18,6 +21,7 @@ def draw(history: History, path: Path) -> None:
     places = {one.id: one.place for one in history.produced if one.id}
     partitions = sorted({one.place[1] for one in history.produced})
     first = min((post.at_ms for post in history.posts), default=0)
+    last = max((post.at_ms for post in history.posts), default=0)
     figure, panels = plt.subplots(len(partitions), 1, figsize=(14, 3 * len(partitions)), sharex=True, squeeze=False)
     for number, (panel,) in zip(partitions, panels, strict=True):
         for fault in history.faults:
@@ -41,6 +45,11 @@ def draw(history: History, path: Path) -> None:
         commits = [one for one in history.commits if (one.topic, one.partition) == (history.source, number)]
         panel.step([(one.at_ms - first) / 1000 for one in commits], [one.offset for one in commits], where="post",
                    color="tab:blue", label="commit")  # fmt: skip
+        for row, spell in enumerate(history.spells()[history.source, number]):
+            at = panel.get_xaxis_transform(), (spell.at_ms - first) / 1000
+            panel.hlines(-0.06 - 0.03 * (row % 3), at[1], (min(spell.until_ms, last) - first) / 1000, transform=at[0],
+                         clip_on=False, color=f"C{int(spell.who.rpartition('-')[2]) % 10}", lw=2)  # fmt: skip
+            panel.text(at[1], -0.06 - 0.03 * (row % 3), spell.who, transform=at[0], fontsize=6)
         panel.set_ylabel(f"offset, partition {number}")
     panels[0][0].legend(loc="lower right", fontsize=7)
     panels[-1][0].set_xlabel("seconds")

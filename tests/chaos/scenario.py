@@ -14,17 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from confluent_kafka import KafkaException, Producer
-from fastavro import parse_schema
 
 from consumer.core.headers import ATTEMPTS, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TOPIC
-from consumer.sandbox.events import encode, sample_event
 from tests.chaos.faults import CATALOGUE, FaultKind, Hurt, plan
 from tests.chaos.history import Fault, History, Moved, Place, Post, Produced
 from tests.chaos.members import Members, now_ms
+from tests.chaos.records import Value, records
 from tests.chaos.world import World
-from tests.support.kafka import ROOT
 from tests.support.processes import SandboxProcess, Setup, sandbox
 from tests.support.proxy import Proxy
 from tests.support.registry import Registry
@@ -32,7 +31,8 @@ from tests.support.registry import Registry
 REST_S = 120.0
 EVENTS_PER_S = 250
 TRANSACTION_RECORDS = 40
-LARGE_BYTES = 2_000_000
+UNKNOWN_S = "8"
+"""Longer than a registry denies, as a fault, that it has what it has; and short enough to see its end."""
 
 
 @dataclass
@@ -44,6 +44,14 @@ class _Active:
     since_ms: int
     who: str
     wakes_at: float
+
+
+def is_transactional(seed: int) -> bool:
+    """Say whether the producer of *seed* uses transactions: one pair of seeds in three does.
+
+    Of a pair one seed has each protocol, and worlds come by turns of four pairs: so each meets each.
+    """
+    return seed // 2 % 3 == 1
 
 
 class Scenario:
@@ -62,11 +70,12 @@ class Scenario:
         self._seconds = seconds
         self._protocol = protocol
         self._wrong = wrong
-        self._is_transactional = world.has_transactions and seed % 4 == 3
+        self._is_transactional = world.has_transactions and is_transactional(seed)
         self._faults: list[Fault] = []
-        self._ids: dict[bytes, str] = {}
+        self._ids: dict[Value, str] = {}
         self._aborted: list[str] = []
         self._failure: BaseException | None = None
+        self._rules: list[dict[str, Any]] = []
 
     def play(self) -> History:
         with (
@@ -78,12 +87,13 @@ class Scenario:
             setup = Setup(self.world.kafka, self._folder, self.name, endpoint, group_protocol=self._protocol)
             setup.bootstrap_servers = self.world.members_bootstrap
             setup.environment["KOCHAVA_CONSUMER_SCHEMAS__REGISTRY_URL"] = self.registry.url
+            setup.environment["KOCHAVA_CONSUMER_SCHEMAS__UNKNOWN_ID_CONFIRM_S"] = UNKNOWN_S
             setup.create_topics(partitions=self.PARTITIONS)
             self._setup = setup
             self.group = setup.group
             self.our_topics = [*map(setup.tier, setup.tiers), setup.held, setup.dead_letter]
             self.world.watch_commits(self.group, self._read_partitions())
-            self.members = Members(setup, self._faults, self._wrong)
+            self.members = Members(setup, self._faults, self._wrong, self.world.member_options)
             try:
                 return self._play()
             finally:
@@ -101,6 +111,7 @@ class Scenario:
             raise RuntimeError(f"the suite's own producer failed: {self._failure}")
         self._heal()
         is_settled = self._comes_to_rest()
+        self._keep_metrics()
         self.members.end_all()
         return self._tell(self.kochava, is_settled=is_settled)
 
@@ -111,9 +122,10 @@ class Scenario:
     # -- events
 
     def _produce(self) -> None:
-        """Produce evenly while faults happen; one record in 97 is no event, a new schema comes up now and then."""
+        """Produce evenly while faults happen, and note what has to become of each record."""
+        values = records(self.name, round(self._seconds * EVENTS_PER_S), self._draw, self.registry)
         try:
-            for event_id, value, is_kept in self._paced(self._values()):
+            for event_id, value, is_kept in self._paced(values):
                 if is_kept:
                     self._ids[value] = event_id
                 else:
@@ -121,22 +133,7 @@ class Scenario:
         except BaseException as error:
             self._failure = error
 
-    def _values(self) -> Iterator[tuple[str, bytes]]:
-        schema = json.loads((ROOT / "schemas" / "in_app_event.v2.avsc").read_text())
-        count = round(self._seconds * EVENTS_PER_S)
-        for index in range(count):
-            if index % (count // 3 + 1) == 0:  # as if a producer was upgraded: an id that nobody has seen
-                writer = {**schema, "doc": f"{self.name} {index}"}
-                number = self.registry.register(self.name, writer)
-                parsed = parse_schema({**writer, "name": "InAppEvent"})
-            event_id = f"{self.name}-{index}"
-            value = encode(sample_event(index, self._draw, event_id), parsed, number)
-            if index % 97 == 0:  # another magic byte, something behind it, cut off
-                yield "", [b"\7" + value, value + b"x", value[:-1]][index % 3]
-            else:
-                yield event_id, value
-
-    def _paced(self, values: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes, bool]]:
+    def _paced(self, values: Iterator[tuple[str, Value]]) -> Iterator[tuple[str, Value, bool]]:
         """Hand *values* to a producer, evenly.
 
         Returns:
@@ -160,7 +157,8 @@ class Scenario:
                 producer = self._producer()
         if self._is_transactional:
             producer = self._end_transaction(producer, is_kept=is_kept)
-        assert producer.flush(120) == 0, "the suite's own producer gave up"
+        with suppress(KafkaException):  # ended for good: what is in the log counts
+            assert producer.flush(120) == 0, "the suite's own producer gave up"
 
     def _producer(self) -> Producer:
         brokers = self.world.kafka.bootstrap_servers
@@ -218,6 +216,15 @@ class Scenario:
         if one.who:
             self._faults.append(Fault(one.since_ms, now_ms(), one.kind.name, one.who, one.kind.excuse))
 
+    def begin_rule(self, rule: dict[str, Any]) -> None:
+        """Let Kochava answer by *rule*, and where that says nothing, by those that began before."""
+        self._rules.insert(0, rule)
+        self.kochava.set_rules(*self._rules)
+
+    def end_rule(self, rule: dict[str, Any]) -> None:
+        self._rules.remove(rule)
+        self.kochava.set_rules(*self._rules)
+
     def let_our_topics_take(self, most_bytes: int) -> bool:
         """Limit the size of records on our topics.
 
@@ -268,22 +275,28 @@ class Scenario:
             for number, (low, high) in self.world.kafka.ends(topic).items()
         )
 
+    def _keep_metrics(self) -> None:
+        """Keep what members tell to whoever scrapes them, beside their logs: it must be as silent (C8)."""
+        for name in self.members.names:
+            page = self.members._processes[name].probe("/metrics")[1]
+            (self._folder / f"{name}.metrics.log").write_text(page)
+
     def _tell(self, kochava: SandboxProcess, *, is_settled: bool) -> History:
         members = self.members
         history = History(
             self.name, self._setup.dead_letter, request_timeout_ms=3000, commit_interval_ms=1000,
-            faults=sorted(self._faults), exits=members.exits, owned=members.owned(), said=members.said(),
-            aborted=[event_id for event_id in self._aborted if event_id], peak_rss_mib=members.peak_rss_mib,
-            is_settled=is_settled,
+            faults=sorted(self._faults), exits=members.exits, owned=members.owned(), sent=members.sent(),
+            said=members.said(), aborted=[event_id for event_id in self._aborted if event_id],
+            peak_rss_mib=members.peak_rss_mib, is_settled=is_settled,
+            is_classic=self._protocol == "classic", has_commit_log=self.world.has_commit_log,
         )  # fmt: skip
         for record in self.world.kafka.read_all(self.name):
-            place = (record.topic, record.partition, record.offset)
-            history.produced.append(Produced(place, self._ids[record.value or b""]))
+            if record.value is not None:  # what a tombstone stands for is nowhere to be seen: it is passed over
+                place = (record.topic, record.partition, record.offset)
+                history.produced.append(Produced(place, self._ids[record.value]))
         for topic in self.our_topics:
             history.moved += self._moved(topic)
-        history.posts = [
-            Post(line["time_ms"], line["id"] or "", str(line["status"]), line["accepted"]) for line in _log_of(kochava)
-        ]
+        history.posts = [*map(Post.of, _log_of(kochava))]
         history.commits = self.world.commits(self.group)
         return history
 

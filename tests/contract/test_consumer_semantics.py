@@ -192,6 +192,29 @@ def test_partitions_are_shared_and_only_what_moves_is_revoked(stage: Stage, read
     poll_until(lambda: reader.assigned == {0, 1}, reader)
 
 
+def test_what_was_declined_can_not_be_given_back_by_the_client(stage: Stage) -> None:
+    """It unassigns all that is revoked, and the error comes out of poll: as SystemError after one more callback."""
+    reader = Reader(stage, declines=True)
+    poll_until(lambda: reader.assigned == {0, 1}, reader)
+    other = Reader(stage)
+    with pytest.raises((KafkaException, SystemError)):
+        poll_until(lambda: other.assigned, reader, other)
+    other.close()
+    reader.when_revoked = lambda client, _partitions: client.incremental_unassign([])
+    reader.close()
+
+
+def test_what_was_declined_is_given_back_by_unassigning_what_there_is(stage: Stage) -> None:
+    reader = Reader(stage, declines=True)
+    reader.when_revoked = lambda client, _partitions: client.incremental_unassign(client.assignment())
+    poll_until(lambda: reader.assigned == {0, 1}, reader)
+    other = Reader(stage)
+    poll_until(lambda: other.assigned and len(reader.assigned) == 1, reader, other)
+    assert reader.client.assignment() == []
+    other.close()
+    reader.close()
+
+
 def test_what_is_stored_while_it_is_revoked_reaches_the_next_owner(stage: Stage, reader: Reader) -> None:
     reader.when_revoked = lambda _client, partitions: [reader.store(at.partition, 7, "last") for at in partitions]
     other = Reader(stage)

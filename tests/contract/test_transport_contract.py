@@ -222,6 +222,32 @@ def test_the_deadline_while_waiting_for_a_connection(kind: str, loop: str) -> No
     run(loop, main())
 
 
+def test_what_waited_for_half_of_its_time_is_not_sent(kind: str, loop: str) -> None:
+    """Its answer might come when it has been given up: sent again, the event would count twice."""
+
+    async def main() -> None:
+        asked, free = asyncio.Event(), asyncio.Event()
+
+        async def behave(conversation: Conversation) -> None:
+            await conversation.request()
+            asked.set()
+            await free.wait()
+            await conversation.say(answer())
+            await conversation.until_gone()
+
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url, connections=1)
+            first = begin(transport)
+            await asked.wait()
+            second = begin(transport, timeout_s=2)
+            asyncio.get_running_loop().call_later(1.3, free.set)
+            assert await second is Fault.TIMEOUT_UNSENT
+            assert isinstance(await first, Answer)
+            await transport.close()
+
+    run(loop, main())
+
+
 def test_a_deadline_that_is_over_already(kind: str, loop: str) -> None:
     async def main() -> None:
         async with RudeServer(always(answer())) as server:

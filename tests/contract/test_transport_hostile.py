@@ -274,19 +274,30 @@ def test_every_status_is_an_answer(kind: str, loop: str, status: int) -> None:
     assert ask(kind, loop, once(answer(body, f"{status} X"))) == Answer(status, body)
 
 
+@pytest.mark.parametrize("location", ["/elsewhere", "http://169.254.169.254/latest/meta-data", "another server"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed_within_the_host_or_beyond(kind: str, loop: str, status: int) -> None:
+def test_no_redirect_is_followed_within_the_host_or_beyond(kind: str, loop: str, status: int, location: str) -> None:
     lines: list[str] = []
 
-    async def behave(conversation: Conversation) -> None:
-        while (request := await conversation.request()) is not None:
-            lines.append(request.line)
-            await conversation.say(answer(b"", f"{status} Go", "Location: /elsewhere"))
+    async def main() -> None:
+        async with RudeServer(always(answer())) as other:
 
-    got = ask(kind, loop, behave)
-    assert got == Answer(status)
+            async def behave(conversation: Conversation) -> None:
+                target = other.url if location == "another server" else location
+                while (request := await conversation.request()) is not None:
+                    lines.append(request.line)
+                    await conversation.say(answer(b"", f"{status} Go", f"Location: {target}"))
+
+            async with RudeServer(behave) as server:
+                transport = make(kind, server.url)
+                got = await begin(transport)
+                assert got == Answer(status)
+                assert classify(got) == Misconfigured("endpoint", f"http_{status}", status)
+                await transport.close()
+            assert other.accepted == 0
+
+    run(loop, main())
     assert lines == ["POST /track/json HTTP/1.1"]
-    assert classify(got) == Misconfigured("endpoint", f"http_{status}", status)
 
 
 def test_nothing_of_one_answer_goes_out_with_the_next_request(kind: str, loop: str) -> None:

@@ -1,18 +1,22 @@
 """The main job on a real Apache Kafka, with the real process: nothing lost, offsets where they must be."""
 
+import json
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from consumer.sandbox.events import guid
-from tests.support.kafka import RealKafka
-from tests.support.processes import SandboxProcess, Setup, events, wait_until
+from tests.support.kafka import RealKafka, free_port
+from tests.support.kafka_cluster import outer_listener
+from tests.support.kafka_proxy import KafkaProxy
+from tests.support.processes import SandboxProcess, Setup, events, feed_evenly, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -31,13 +35,6 @@ def values(made: list[tuple[str, bytes]]) -> list[bytes]:
 def position(setup: Setup) -> int:
     """Return the sum of the group's committed offsets on the source topic."""
     return sum(offset for (topic, _), offset in setup.kafka.committed(setup.group).items() if topic == setup.topic)
-
-
-def feed_evenly(setup: Setup, values: Sequence[bytes], per_s: int) -> None:
-    """Produce *values* at a rate, each tenth of a second some."""
-    for start in range(0, len(values), per_s // 10):
-        setup.kafka.produce(setup.topic, values[start : start + per_s // 10])
-        time.sleep(0.1)
 
 
 def test_every_event_is_delivered_once_and_committed(
@@ -246,6 +243,24 @@ def test_replay_with_kafkas_own_tool_as_the_readme_shows(setup: Setup, kochava: 
 # -- where to start
 
 
+def test_members_that_begin_at_once_all_skip_what_was_there(
+    setup: Setup, kochava: SandboxProcess, group_protocol: str
+) -> None:
+    """Excludes: the first one's commit makes the partitions of the others look as if they had come later."""
+    setup.start = "latest"
+    setup.create_topics(partitions=6)
+    setup.kafka.produce(setup.topic, values(events(300, "old-")))
+    with ExitStack() as stack:
+        members = [stack.enter_context(setup.consumer(f"member-{number}")) for number in range(3)]
+        wait_until(lambda: position(setup) >= 300, "all partitions have a start")
+        new = events(120, "new-")
+        setup.kafka.produce(setup.topic, values(new))
+        wait_until(lambda: kochava.accepted() >= ids(new), "what is new is delivered")
+        assert kochava.accepted() == ids(new)
+        wait_until(lambda: all(member.logged("consumer.started") for member in members), "they can be told to stop")
+        assert [member.terminate() for member in members] == [0, 0, 0]
+
+
 def test_latest_skips_what_was_there_and_the_start_is_stored_at_once(setup: Setup, kochava: SandboxProcess) -> None:
     setup.start = "latest"
     setup.create_topics(partitions=2)
@@ -331,7 +346,7 @@ def test_callbacks_that_are_due_during_an_assignment_do_not_abort_the_process(
 # -- the end of the process
 
 
-def test_sigterm_lets_what_is_on_its_way_end(setup: Setup, kochava: SandboxProcess) -> None:
+def test_sigterm_lets_what_is_on_its_way_end(setup: Setup, kochava: SandboxProcess, group_protocol: str) -> None:
     kochava.set_rules({"match": {}, "do": {"latency_ms": 800}})
     setup.create_topics(partitions=1)
     setup.kafka.produce(setup.topic, values(events(300)))
@@ -356,6 +371,16 @@ def test_a_second_sigterm_ends_it_at_once(setup: Setup, kochava: SandboxProcess)
         wait_until(lambda: consumer.logged("shutdown.started"), "it drains")
         assert consumer.terminate(5) == 6
     assert position(setup) <= 0
+
+
+def test_a_sigterm_after_all_is_done_changes_nothing(setup: Setup) -> None:
+    setup.create_topics(partitions=1)
+    with setup.consumer() as consumer:
+        consumer.kill()
+        consumer.module = ("tests.support.told_late",)
+        consumer.start()
+        wait_until(lambda: consumer.logged("consumer.started"), "it runs")
+        assert consumer.terminate() == 0
 
 
 def test_a_stop_at_any_moment_of_joining_is_orderly(setup: Setup, group_protocol: str) -> None:
@@ -390,6 +415,71 @@ def test_the_broker_dies_and_comes_back(kafka: RealKafka, setup: Setup, kochava:
             assert consumer.terminate() == 0
     finally:
         own.kill()
+
+
+@pytest.fixture
+def proxy(setup: Setup, tmp_path: Path) -> Iterator[KafkaProxy]:
+    """Stands before a broker of the test's own, which *setup* uses then."""
+    port, outer, controller = free_port(), free_port(), free_port()
+    with KafkaProxy(outer) as proxy:
+        own = RealKafka(tmp_path / "own-broker", port, {
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            **outer_listener(port, outer, controller, proxy.port),
+        })  # fmt: skip
+        try:
+            setup.kafka, setup.bootstrap_servers = own.start(), f"127.0.0.1:{proxy.port}"
+            setup.create_topics()
+            yield proxy
+        finally:
+            own.kill()
+
+
+def test_a_client_that_forgets_all_brokers_ends_the_process(
+    setup: Setup, kochava: SandboxProcess, proxy: KafkaProxy
+) -> None:
+    """Excludes: a member that runs, is healthy, and never joins again (librdkafka issue 5301)."""
+    made = events(600)
+    setup.kafka.produce(setup.topic, values(made[:300]))
+    often = json.dumps({"topic.metadata.refresh.interval.ms": 300})
+    with setup.consumer(KOCHAVA_CONSUMER_KAFKA__CLIENT=often) as consumer:
+        wait_until(lambda: len(kochava.accepted()) == 300, "it works")
+        proxy.set_mode("no_brokers")
+        wait_until(lambda: consumer.logged("kafka.brokers_forgotten"), "it notices", 60)
+        consumer.signal(signal.SIGTERM)  # a first one: it ends in order all the same
+        assert consumer.wait(60) == 4
+        assert "restart the process" in consumer.text()
+        proxy.set_mode("pass")
+        setup.kafka.produce(setup.topic, values(made[300:]))
+        consumer.start()
+        wait_until(lambda: kochava.accepted() == ids(made), "a new process delivers the rest", 60)
+        assert consumer.terminate() == 0
+    assert kochava.duplicates() == 0
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_an_answer_that_comes_after_the_coordinator_fenced_the_member_settles_nothing(
+    setup: Setup, kochava: SandboxProcess, proxy: KafkaProxy, protocol: str
+) -> None:
+    setup.group_protocol = protocol
+    made = events(200)
+    feeding = threading.Thread(target=feed_evenly, args=(setup, values(made), 20))  # some are under way at any time
+    with setup.consumer() as consumer:
+        wait_until(lambda: consumer.metric("kochava_assigned_partitions", topic=setup.topic) == 3, "it has them")
+        kochava.set_rules({"do": {"latency_ms": 2000}})
+        feeding.start()
+        wait_until(lambda: kochava.requests > 0, "events are under way")
+        proxy.set_mode("fenced")
+
+        def has_lost_them() -> bool:
+            return any(line["partitions"] == 3 for line in consumer.logged("consumer.lost"))
+
+        wait_until(has_lost_them, "it hears that it is no member any more")
+        proxy.set_mode("pass")
+        feeding.join()
+        wait_until(lambda: kochava.accepted() == ids(made), "all are delivered")
+        wait_until(lambda: position(setup) == len(made), "and committed")
+        assert consumer.metric("kochava_stale_answers_total") > 0
+        assert consumer.terminate() == 0
 
 
 def test_everything_is_away_at_the_start(setup: Setup, kochava: SandboxProcess, tmp_path) -> None:

@@ -17,7 +17,7 @@ from tests.support.kafka import ROOT, RealKafka
 from tests.support.processes import SandboxProcess, Setup, events, wait_until
 
 PRODUCE, OFFSET_COMMIT = 0, 8
-TOPIC_AUTHORIZATION_FAILED, MESSAGE_TOO_LARGE, ILLEGAL_GENERATION = 29, 10, 22
+TOPIC_AUTHORIZATION_FAILED, MESSAGE_TOO_LARGE, ILLEGAL_GENERATION, LEADER_NOT_AVAILABLE = 29, 10, 22, 5
 
 
 @pytest.fixture
@@ -79,6 +79,17 @@ def test_a_topic_that_exists_is_refused(cluster: MockCluster) -> None:
 def test_what_would_abort_the_process_is_refused_before(cluster: MockCluster, name: str, partitions: int) -> None:
     with pytest.raises(ValueError, match="no topic can be"):
         cluster.create_topic(name, partitions)
+
+
+def test_nobody_as_leader_is_refused_and_metadata_can_say_that_there_is_none(cluster: MockCluster) -> None:
+    cluster.create_topic("events", 1)
+    with pytest.raises(ValueError, match="no broker -1"):
+        cluster.set_leader("events", 0, -1)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
+    cluster.set_topic_error("events", LEADER_NOT_AVAILABLE)
+    assert producer.list_topics("events", timeout=10).topics["events"].error.code() == LEADER_NOT_AVAILABLE
+    cluster.set_topic_error("events", 0)
+    assert producer.list_topics("events", timeout=10).topics["events"].error is None
 
 
 def test_a_cluster_has_a_broker() -> None:

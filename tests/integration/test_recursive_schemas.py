@@ -3,53 +3,19 @@
 Once with our own decoder, which counts depth and lives; once with fastavro's, which a record 5,000 levels deep kills.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
-from fastavro import parse_schema
 
-from consumer.sandbox.events import encode, sample_event
-from tests.support.kafka import ROOT
 from tests.support.processes import ConsumerProcess, SandboxProcess, Setup, command, events, wait_until
+from tests.support.recursive import recursive_events, schema_folder
 
 pytestmark = pytest.mark.kafka
 
-RECURSIVE_ID = 9
-SCREEN = {
-    "type": "record",
-    "name": "Screen",
-    "fields": [{"name": "name", "type": "string"}, {"name": "before", "type": ["null", "Screen"]}],
-}
 DECODERS = {"ours": ("consumer", "too_deep"), "fastavro": ("tests.support.fragile_member", "killed_decoder")}
-
-
-def schema_folder(setup: Setup) -> Path:
-    """Our own schemas, and one whose events end in the screens that led to them."""
-    folder = setup.folder / "schemas"
-    folder.mkdir(parents=True)
-    for path in (ROOT / "schemas").glob("*.avsc"):
-        (folder / path.name).write_text(path.read_text())
-    document = json.loads((ROOT / "schemas" / "in_app_event.v2.avsc").read_text())
-    document["fields"].append({"name": "screen", "type": ["null", SCREEN]})
-    (folder / "recursive.avsc").write_text(json.dumps({**document, "confluent.id": RECURSIVE_ID}))
-    return folder
-
-
-def recursive_events(folder: Path, count: int, prefix: str, depth: int) -> list[tuple[str, bytes]]:
-    """Return event ids and record values; what ends them, fastavro could not write."""
-    schema = parse_schema(json.loads((folder / "recursive.avsc").read_text()))
-    random = Random(7)
-    made = []
-    for index in range(count):
-        event = {**sample_event(index, random, f"{prefix}{index}"), "screen": None}
-        value = encode(event, schema, RECURSIVE_ID)
-        assert value.endswith(b"\0")
-        made.append((event["event_id"], value[:-1] + b"\x02\x02x" * depth + b"\0"))
-    return made
 
 
 @contextmanager

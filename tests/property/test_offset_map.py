@@ -3,6 +3,7 @@
 import base64
 import zlib
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
@@ -214,8 +215,11 @@ def test_any_metadata_is_understood_or_ignored_and_counted(raw: bytes) -> None:
         start="earliest", budget_s=1.0, max_span_records=10_000,
     )  # fmt: skip
     at = StrangeMetadata(100, raw)
-    text = start._metadata(at)
-    found = start._map(TenThousandRecords(), at, text) if text else OffsetMap()
+    told: list[Any] = []
+    text = start._metadata(at, told)
+    found = start._map(TenThousandRecords(), at, text, told) if text else OffsetMap()
+    for tell in told:
+        tell()
     ignored = sum(metrics.offset_maps_ignored.values.values())
     assert ignored == (not found.runs and bool(raw))
     assert {reason for (reason,) in metrics.offset_maps_ignored.values} <= {

@@ -115,6 +115,8 @@ class Broker:
         self.is_away = False
         self.on_append: list[Callable[[Message, object], None]] = []
         self.refused_topics: set[str] = set()
+        self.max_record_bytes: dict[str, int] = {}
+        """By topic."""
         self._groups: dict[str, Group] = {}
 
     def create_topic(self, topic: str, partitions: int) -> None:

@@ -69,10 +69,12 @@ class FakeConsumer(GroupSession):
 
     def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
         self._enter()
-        leaving = [Partition(at.topic, at.partition) for at in partitions]
-        if not all(self._partitions[at].is_assigned for at in leaving):
-            raise KafkaException(KafkaError(KafkaError._INVALID_ARG))
-        self._unassign(leaving)
+        self._is_resolved = True
+        self._take_back([Partition(at.topic, at.partition) for at in partitions])
+
+    def assignment(self) -> list[TopicPartition]:
+        self._enter()
+        return [TopicPartition(*at) for at in self.assigned]
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         self._set_paused(partitions, is_paused=True)

@@ -176,7 +176,7 @@ class Member:
 
     @property
     def is_ending(self) -> bool:
-        return self.product._watchdog.is_started
+        return self.product.watchdog.is_started
 
     @property
     def stands_still(self) -> bool:

@@ -1,4 +1,7 @@
-"""The client's `Producer` and `AdminClient`, as far as the product calls them."""
+"""The client's `Producer` and `AdminClient`, as far as the product calls them.
+
+tests/contract/test_producer_semantics.py holds the producer against the real one.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from consumer.core.record import Headers, Partition
 from tests.simulation.broker import Broker
@@ -25,6 +28,7 @@ class FakeProducer:
         self._broker = broker
         self._world = broker.world
         self._timeout_s = conf["delivery.timeout.ms"] / 1000
+        self._max_bytes: int = conf["message.max.bytes"]
         self._connection = connection
         self._reports: deque[Callable[[], None]] = deque()
         self._outstanding: dict[int, Reported] = {}
@@ -40,8 +44,10 @@ class FakeProducer:
     def produce(
         self, topic: str, *, value: bytes | None, key: bytes | None, headers: list[Any], on_delivery: Reported
     ) -> None:
-        if self.is_full or len(self._outstanding) >= QUEUE_RECORDS:
+        if self.is_full or len(self._outstanding) + len(self._reports) >= QUEUE_RECORDS:
             raise BufferError("Local: Queue full")
+        if len(key or b"") + len(value or b"") > self._max_bytes:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         self._number += 1
         number = self._number
         self._outstanding[number] = on_delivery
@@ -49,8 +55,12 @@ class FakeProducer:
             self._report(number, self.fatal)
             return
         partitions = self._broker.partitions_of(topic)
-        partition = partitions[crc32(key or b"") % len(partitions)]
-        self._connection.send(partial(self._arrive, number, partition, key, value, tuple(headers), self.carries))
+        if partitions:
+            partition = partitions[crc32(key or b"") % len(partitions)]
+            self._connection.send(partial(self._arrive, number, partition, key, value, tuple(headers), self.carries))
+        else:
+            unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+            self._connection.send(lambda: self._connection.answer(partial(self._report, number, unknown)))
         self._world.after(self._timeout_s, partial(self._report, number, KafkaError(KafkaError._MSG_TIMED_OUT)))
 
     def _arrive(
@@ -66,6 +76,8 @@ class FakeProducer:
             return  # given up before it could be sent
         if partition.topic in self._broker.refused_topics:
             error: KafkaError | None = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+        elif len(key or b"") + len(value or b"") > self._broker.max_record_bytes.get(partition.topic, self._max_bytes):
+            error = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
         else:
             error = None
             self._broker.append(partition, key, value, headers, carries)

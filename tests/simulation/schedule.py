@@ -46,7 +46,10 @@ def play(seed: int, *, tracing: bool = False) -> Played:
         except (ViolationError, DeadlockError) as error:
             violation = f"{type(error).__name__}: {error}"
         finally:
-            bench.end()
+            try:  # what is cut off here may do something wrong yet
+                bench.end()
+            except ViolationError as error:
+                violation = violation or f"{type(error).__name__}: {error}"
     oracle, world = bench.oracle, bench.world
     return Played(
         seed, violation, world.events, len(oracle.wants), oracle.commits, oracle.sent_twice, oracle.explained,

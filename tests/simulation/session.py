@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import OFFSET_INVALID, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from consumer.core.record import Partition
 from tests.simulation.broker import Broker
@@ -50,7 +50,7 @@ class GroupSession:
         self._epoch = 0
         self._is_lost = False
         self._is_resolved = False
-        """The callback for an assignment has assigned, or chosen to assign nothing."""
+        """The callback has assigned or unassigned, be it nothing; else the client does what it was told."""
         self._unanswered = 0
         self._polled_at = self._world.now
         self._is_closing = self._is_closed = False
@@ -118,8 +118,11 @@ class GroupSession:
             self._confirm()
 
     def _revoke(self, partitions: Sequence[Partition]) -> None:
+        self._is_resolved = False
         try:
             self._call("revoke", [TopicPartition(*at) for at in partitions])
+            if not self._is_resolved:
+                self._take_back(partitions)
         finally:
             self._unassign([at for at in partitions if self._partitions[at].is_assigned])
             self._confirm()
@@ -170,6 +173,11 @@ class GroupSession:
             self._lose(self.member)
         world.at(max(self._polled_at + longest_s, world.now + 0.5), self._watch_polls)
 
+    def _take_back(self, partitions: Sequence[Partition]) -> None:
+        if not all(self._partitions[at].is_assigned for at in partitions):
+            raise KafkaException(KafkaError(KafkaError._INVALID_ARG))
+        self._unassign(partitions)
+
     def _unassign(self, partitions: Iterable[Partition]) -> None:
         """Commit what is stored, even if only its metadata is new, and forget it."""
         last: list[tuple[Partition, Commit]] = []
@@ -206,7 +214,12 @@ class GroupSession:
             self._send_commit(chosen, [*chosen, *others])
         if (callback := self._conf.get("stats_cb")) is not None and self._world.now >= self._next_stats:
             self._next_stats = self._world.now + self._conf["statistics.interval.ms"] / 1000
-            self._push(partial(callback, '{"topics": {}, "cgrp": {"state": "up"}}'))
+            self._push(
+                partial(
+                    callback,
+                    '{"topics": {}, "cgrp": {"state": "up"}, "brokers": {"b": {"source": "learned"}}, "ts": 0}',
+                )
+            )
         self._world.after(self._interval_s, self._auto_commit)
 
     def _send_commit(

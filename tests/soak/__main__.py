@@ -22,7 +22,7 @@ from tests.chaos.world import OneNode
 from tests.soak.judge import Finding, judge_all
 from tests.soak.page import HEADS, account, facts, page, problems, recovery_rows, verdict_rows
 from tests.soak.plots import draw, svg
-from tests.soak.run import Run, Soak
+from tests.soak.run import BROKER_SESSION_MS, Run, Soak
 
 LINE_EVERY_S = 30
 
@@ -31,7 +31,7 @@ def play(
     folder: Path, *, seconds: float, rate: float, seed: int, protocol: str, tell: Callable[[float, str], None]
 ) -> Run:
     """Run it on a broker of its own, which it hurts."""
-    world = OneNode(folder)
+    world = OneNode(folder, {"broker.session.timeout.ms": BROKER_SESSION_MS})
     try:
         return Soak(world, folder / "run", seed, seconds=seconds, rate=rate, protocol=protocol, tell=tell).soak()
     finally:

@@ -33,6 +33,7 @@ MEASURES = (
     Measure("threads", "threads", "", 0.5),
     Measure("tasks", "event loop tasks", "", 1.0),
     Measure("series", "metric series", "", 50.0),  # of topic, event and app: each begins with its first, and is bounded
+    Measure("label_values", "metric label values", "", 8.0),  # a reason that is met late
     Measure("in_flight", "records in flight", "", 16.0),
     Measure("lag", "lag", "records", 500.0),
     # follow bursts, and a busy machine makes bursts: judged by their bound, and by what is left of them at rest

@@ -14,6 +14,7 @@ from tests.support.processes import ConsumerProcess
 TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _SERIES = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)(?: \d+)?")
 _BOUND = re.compile(r'le="([^"]+)"')
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 class Sample(NamedTuple):
@@ -30,6 +31,8 @@ class Scrape:
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     buckets: dict[str, dict[float, float]] = field(default_factory=lambda: defaultdict(dict))
     series: int = 0
+    label_values: set[tuple[str, str, str]] = field(default_factory=set)
+    """Metric, label, value: what bounds the series. A label that takes ever new values is a leak."""
 
     @classmethod
     def read(cls, text: str) -> "Scrape":
@@ -45,6 +48,7 @@ class Scrape:
                 scrape.buckets[name.removesuffix("_bucket")][float(bound[1])] = value
             else:
                 scrape.sums[name] += value
+                scrape.label_values.update((name, *label) for label in _LABEL.findall(found["labels"] or ""))
         return scrape
 
 
@@ -123,6 +127,7 @@ class Looker:
         scrape = Scrape.read(text)
         values |= {key: scrape.sums[name] for key, name in GAUGES.items()}
         values["series"] = scrape.series
+        values["label_values"] = len(scrape.label_values)
         values["other_fds"] = values["fds"] - values["connections"]
         if self._before is not None:
             passed, before = now - self._before[0], self._before[1]

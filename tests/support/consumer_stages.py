@@ -156,7 +156,7 @@ class RealStage:
 class Reader:
     """A member that starts where the group committed, else at 0, and notes what it is told."""
 
-    def __init__(self, stage: Stage, *, assigns: bool = True, **conf: Any) -> None:
+    def __init__(self, stage: Stage, *, assigns: bool = True, declines: bool = False, **conf: Any) -> None:
         self.stage = stage
         self.assigned: set[int] = set()
         self.told: list[tuple[str, list[tuple[int, int]]]] = []
@@ -169,6 +169,7 @@ class Reader:
         """Error messages: code, partition and offset."""
         self.when_revoked: Callable[[Any, list[TopicPartition]], None] = lambda _client, _partitions: None
         self._assigns = assigns
+        self._declines = declines
         self.instance_id = conf.get("group.instance.id", "")
         self.client = stage.make_client({
             "group.protocol": stage.protocol, "enable.auto.commit": True, "enable.auto.offset.store": False,
@@ -217,7 +218,9 @@ class Reader:
     def _on_assign(self, client: Any, partitions: list[TopicPartition]) -> None:
         self.told.append(("assign", [(at.partition, at.offset) for at in partitions]))
         self.assigned |= {at.partition for at in partitions}
-        if self._assigns:
+        if self._declines:
+            client.incremental_assign([])
+        elif self._assigns:
             asked = [self.at(at.partition) for at in partitions]
             found = client.committed(asked, timeout=30) if asked else []
             client.incremental_assign([self.at(at.partition, max(at.offset, 0)) for at in found])

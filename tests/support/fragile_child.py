@@ -1,6 +1,7 @@
 """A decoder that can be killed, to stand where ours does: fastavro's own reader, and bodies that are commands.
 
-fastavro reads a record 5,000 levels deep into a segmentation fault. Commands, after the schema `b"command"`:
+fastavro reads a record 5,000 levels deep into a segmentation fault, and a record with `spill-` in it ends with a
+traceback that holds it all. Commands, after the schema `b"command"`:
 
     hang            never answers
     first PATH      never answers, the first time: writes its process id to PATH; then answers "second"
@@ -21,6 +22,8 @@ from consumer.adapters.decoder_child import serve
 
 
 def answer(schema: bytes, body: bytes) -> bytes:
+    if b"spill-" in body:
+        raise ValueError(body)
     if schema != b"command":
         parsed, *_ = pickle.loads(schema)
         return pickle.dumps(schemaless_reader(BytesIO(body), parse_schema(parsed), None))

@@ -28,6 +28,9 @@ def _knows_no_better(error: BaseException) -> bool:
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
     }
 
 
@@ -46,6 +49,8 @@ class Stored(NamedTuple):
     value: bytes | None
     headers: dict[str, str]
     timestamp_ms: int = 0
+    raw_headers: list[tuple[str, bytes | None]] | None = None
+    """As they are stored."""
 
 
 class KafkaClient:
@@ -131,12 +136,14 @@ class KafkaClient:
                             message.value(),
                             headers,
                             message.timestamp()[1],
+                            message.headers(),
                         )
                     )
         finally:
             consumer.close()
         return found
 
+    @_when_it_knows
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """Return the group's committed offsets.
 

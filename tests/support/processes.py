@@ -18,7 +18,7 @@ from typing import Any
 from fastavro import parse_schema
 
 from consumer.sandbox.events import APPS, PLATFORMS, encode, guid, sample_event
-from tests.support.kafka import ROOT, free_port
+from tests.support.kafka import ROOT, dying_with_us, free_port
 from tests.support.kafka_client import KafkaClient
 
 WAIT_S = 60.0
@@ -85,7 +85,8 @@ def sandbox(
     rules_file.write_text(json.dumps(rules))
     log = (folder / "sandbox.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "consumer", "sandbox", "--port", "0", "--quiet", "--latency-ms", latency_ms,
+        [*dying_with_us(), sys.executable, "-m", "consumer", "sandbox", "--port", "0", "--quiet",
+         "--latency-ms", latency_ms,
          "--rules", str(rules_file), "--ready-file", str(ready), *options],
         stdout=log, stderr=log, cwd=ROOT,
     )  # fmt: skip
@@ -136,7 +137,8 @@ class Setup:
         if source:
             self.kafka.create_topic(self.topic, partitions, **config)
         for name in (*map(self.tier, self.tiers), self.held, self.dead_letter):
-            self.kafka.create_topic(name, 2, max_message_bytes="2000000")
+            # the broker's time: whether a record was there before a commit is asked of it
+            self.kafka.create_topic(name, 2, max_message_bytes="2000000", message_timestamp_type="LogAppendTime")
 
     def write(self, name: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +220,8 @@ class ConsumerProcess:
     def start(self) -> "ConsumerProcess":
         log = self.log_file.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *self.module, "run", "--config", str(self._config), *self._options],
+            [*dying_with_us(), sys.executable, "-m", *self.module, "run", "--config", str(self._config),
+             *self._options],
             stdout=log, stderr=log, env=self._environment, cwd=ROOT,
         )  # fmt: skip
         log.close()
@@ -272,6 +275,13 @@ class ConsumerProcess:
 
     def text(self) -> str:
         return self.log_file.read_text()
+
+
+def feed_evenly(setup: Setup, values: Sequence[bytes], per_s: int) -> None:
+    """Produce *values* at a rate that is never above *per_s*, each tenth of a second some."""
+    for start in range(0, len(values), per_s // 10):
+        setup.kafka.produce(setup.topic, values[start : start + per_s // 10])
+        time.sleep(0.1)
 
 
 def command(setup: Setup, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,15 @@
 
 - `pass`: bytes go both ways;
 - `blackhole`: nothing goes any way, connections stay open, and new ones are taken and get nothing;
-- `half_open`: requests go through, answers don't: they are thrown away;
+- `half_open`: requests go through, answers are thrown away; no stream goes on after a gap, so such a connection is
+  reset when the mode ends;
+- `answers_only`: the other way round, and it ends in the same way;
 - `drip`: a byte at a time, both ways;
 - `slow`: each piece waits a while, another while each time;
-- `reset`: every connection is reset, and new ones as soon as they are accepted.
+- `reset`: every connection is reset, and new ones as soon as they are accepted;
+- `close`: every connection is closed in order, and new ones as soon as they are accepted;
+- `refuse`: nobody listens, and open connections are closed;
+- `no_brokers`, `fenced`: see `kafka_proxy`.
 """
 
 import asyncio
@@ -15,17 +20,25 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Literal, Self, TypeAlias
 
-Mode: TypeAlias = Literal["pass", "blackhole", "half_open", "drip", "slow", "reset"]
+Mode: TypeAlias = Literal[
+    "pass", "blackhole", "half_open", "answers_only", "drip", "slow", "reset", "close", "refuse", "no_brokers", "fenced"
+]
+Read: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Returns the next piece; none at the end."""
 
 CHUNK_BYTES = 65_536
 LOOK_S = 0.05
 """How often a connection that is held back looks whether it may go on."""
 DRIP_S = 0.02
 SLOW_S = 0.3
+GAPS: set[tuple[Mode, bool]] = {("half_open", True), ("answers_only", False)}
+"""In which modes what is thrown away: answers or requests."""
+ENDS: set[Mode] = {"reset", "close", "refuse"}
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -34,12 +47,16 @@ class Proxy:
 
     def __init__(self, target: int, port: int = 0) -> None:
         self._target = target
-        self.port = port
+        self._place = socket.socket()  # never listens: it keeps the port ours while it is refused
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", port))
+        self.port: int = self._place.getsockname()[1]
         self.mode: Mode = "pass"
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda *_: None)  # connections are cut on purpose
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._with_gap: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     def __enter__(self) -> Self:
@@ -52,26 +69,41 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+        self._place.close()
 
     def set_mode(self, mode: Mode) -> None:
+        """Misbehave so from now on; when this returns, the port listens or refuses."""
         self.mode = mode
-        if mode == "reset":
-            self._loop.call_soon_threadsafe(self._reset_all)
+        asyncio.run_coroutine_threadsafe(self._change(), self._loop).result(10)
+
+    async def _change(self) -> None:
+        self._reset(self._writers if self.mode == "reset" else self._with_gap)
+        if self.mode == "refuse":
+            self._close_server()
+        elif self._server is None:
+            await self._start()
+        if self.mode in ENDS:
+            for writer in self._writers:
+                writer.close()
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     async def _stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._reset_all()
+        self._close_server()
+        self._reset(self._writers)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await asyncio.sleep(0)
 
-    def _reset_all(self) -> None:
-        for writer in [*self._writers]:
+    @staticmethod
+    def _reset(writers: set[asyncio.StreamWriter]) -> None:
+        for writer in [*writers]:
             _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,20 +111,26 @@ class Proxy:
         there: asyncio.StreamWriter | None = None
         try:
             await self._pass_blackhole()
-            if self.mode != "reset":
+            if self.mode not in ENDS:
                 back, there = await asyncio.open_connection("127.0.0.1", self._target)
                 self._writers.add(there)
-                await self._join(self._pump(reader, there), self._pump(back, writer, is_answer=True))
+                asked, answered = self._reads(reader, back)
+                await self._join(self._pump(asked, there), self._pump(answered, writer, is_answer=True))
         except OSError:  # nobody listens behind us
             _reset(writer)
         finally:
             for each in (writer, there):
                 if each is not None:
                     self._writers.discard(each)
+                    self._with_gap.discard(each)
                     if self.mode == "reset":
                         _reset(each)
                     else:
                         each.close()  # sends what is on its way first
+
+    def _reads(self, requests: asyncio.StreamReader, answers: asyncio.StreamReader) -> tuple[Read, Read]:
+        """Return how both sides of a connection are read: in pieces as they come."""
+        return partial(requests.read, CHUNK_BYTES), partial(answers.read, CHUNK_BYTES)
 
     @staticmethod
     async def _join(*ways: Coroutine[None, None, None]) -> None:
@@ -108,13 +146,12 @@ class Proxy:
         while self.mode == "blackhole":  # noqa: ASYNC110 - the mode is set from another thread
             await asyncio.sleep(LOOK_S)
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
-    ) -> None:
+    async def _pump(self, read: Read, writer: asyncio.StreamWriter, *, is_answer: bool = False) -> None:
         with suppress(OSError):
-            while data := await reader.read(CHUNK_BYTES):
+            while data := await read():
                 await self._pass_blackhole()
-                if self.mode == "half_open" and is_answer:
+                if writer in self._with_gap or (self.mode, is_answer) in GAPS:
+                    self._with_gap.add(writer)
                     continue
                 if self.mode == "slow":
                     await asyncio.sleep(random.uniform(0, SLOW_S))

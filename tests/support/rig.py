@@ -148,6 +148,7 @@ class Rig:
     connections: int = 100
     max_span_records: int = 1000
     window_records: int = 0
+    max_attempts: int = 4
     lane: LanePolicy = field(default_factory=lambda: LanePolicy(waiting_records=2))
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     guard: FloodGuard = field(default_factory=lambda: FloodGuard(0.05, 10_000, 100))
@@ -175,8 +176,8 @@ class Rig:
         self.delivery = Delivery(
             transport=self.transport, breaker=Breaker(self.breaker), lane_policy=self.lane,
             switched_off=self.switched_off, forwarding=self.forwarding, settlement=self.settlement,
-            policy=DeliveryPolicy(), metrics=self.metrics, clock=self.clock, random=Random(1),
-            resume=self._resume, requeue=self._requeue, sweep_held=self.sweeps.append,
+            policy=DeliveryPolicy(max_attempts=self.max_attempts), metrics=self.metrics, clock=self.clock,
+            random=Random(1), resume=self._resume, requeue=self._requeue, sweep_held=self.sweeps.append,
         )  # fmt: skip
         duplicates = Duplicates(
             self.window_records, delivery=self.delivery, settlement=self.settlement, requeue=self._requeue

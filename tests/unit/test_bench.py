@@ -20,6 +20,7 @@ from tests.bench.contenders.floor import Position
 from tests.bench.figures import Figures, Spread, percentile, ratio, select, spread
 from tests.bench.flame import parse, self_time, svg
 from tests.bench.plots import draw
+from tests.bench.refused_app import FLAT_MIB, OPEN_S, Sample, problems
 from tests.bench.report import BEGIN, END, json_lines, markdown, rich_tables, tables, write_between
 from tests.bench.scenarios import ALL, BY_NAME
 from tests.bench.sink import EVENT_ID, Counters
@@ -203,3 +204,26 @@ def test_every_step_is_measured() -> None:
     found = micro.measure(timed, 2)
     assert {"decode", "map", "serialise", "write request", "classify answer", "budget"} < set(found)
     assert all(len(values) == 2 for values in found.values())
+
+
+# -- one app is refused
+
+
+def samples(per_s: float, *mib: float) -> list[Sample]:
+    return [Sample(at * 5.0, at * 5.0 * per_s, each, 0.0) for at, each in enumerate(mib)]
+
+
+@pytest.mark.parametrize(
+    ("refused", "opened_s", "said"),
+    [
+        (samples(97.1, 50, 60, 70, 70, 72, 73), OPEN_S, ""),
+        (samples(96.9, 70, 70, 70, 70, 70, 70), 1.0, "less than 97%"),
+        (samples(100, 50, 50, 60, 60, 60 + FLAT_MIB + 1, 60 + FLAT_MIB + 1), 1.0, "memory is not flat"),
+        (samples(100, 70, 70, 70, 70, 60, 60), 1.0, "memory is not flat"),
+        (samples(100, 70, 70, 70, 70, 70, 70), OPEN_S + 1, "the lane was closed"),
+    ],
+)
+def test_what_a_refused_app_costs_others_is_judged(refused: list[Sample], opened_s: float, said: str) -> None:
+    wrong = problems(samples(100, 70, 70, 70), refused, opened_s)
+    assert len(wrong) == bool(said)
+    assert said in "".join(wrong)

@@ -10,24 +10,30 @@ from consumer.core.offset_map import Run, encode
 from tests.chaos.__main__ import explain
 from tests.chaos.commit_log import Commit, _key, _value
 from tests.chaos.faults import CATALOGUE, plan
-from tests.chaos.history import Exit, Fault, History, Moved, Owned, Post, Produced, Said
+from tests.chaos.history import Exit, Fault, History, Moved, Owned, Place, Post, Produced, Said, Sent
 from tests.chaos.oracle import judge
 from tests.chaos.results import BEGIN, END, Result, append, read, write_into
 from tests.chaos.world import WORLDS
+
+
+def post(at_ms: int, event_id: str, status: str, *, accepted: bool, took_ms: int = 20) -> Post:
+    return Post(at_ms, event_id, status, accepted, at_ms + took_ms)
+
 
 SOURCE, TIER, DEAD = "events", "events.retry", "events.dead"
 GOOD = History(
     SOURCE, DEAD, request_timeout_ms=3000, commit_interval_ms=1000,
     produced=[Produced((SOURCE, 0, 0), "a"), Produced((SOURCE, 0, 1), ""), Produced((SOURCE, 0, 2), "c"),
               Produced((SOURCE, 0, 3), "d")],
-    posts=[Post(1000, "a", "200", accepted=True), Post(1010, "c", "503", accepted=False),
-           Post(9000, "c", "200", accepted=True), Post(9100, "d", "200", accepted=True)],
+    posts=[post(1000, "a", "200", accepted=True), post(1010, "c", "503", accepted=False),
+           post(9000, "c", "200", accepted=True), post(9100, "d", "200", accepted=True)],
     moved=[Moved(1100, (DEAD, 0, 0), (SOURCE, 0, 1), 0), Moved(1200, (TIER, 0, 0), (SOURCE, 0, 2), 1)],
     commits=[Commit(1300, SOURCE, 0, 3, ""), Commit(9300, SOURCE, 0, 4, ""), Commit(9400, TIER, 0, 1, "")],
-    exits=[Exit(9900, "member-1", 0, 0.5, 20.0)],
+    exits=[Exit(9900, "member-1", 0, 0.5, 20.0)], owned=[Owned(900, "member-1", SOURCE, 0, is_owned=True)],
 )  # fmt: skip
 KILL = Fault(9500, 9500, "SIGKILL", "member-1", "crash")
 OWNER = Owned(5000, "member-2", SOURCE, 0, is_owned=True)
+TWICE = Fault(9500, 9600, "SIGTERM twice", "member-1")
 AWAY = Fault(9000, 9500, "SIGSTOP", "member-1", "away")
 
 
@@ -35,7 +41,7 @@ def again(at_ms: int, status: str = "200", first: str = "200") -> History:
     """Return the good history, with the last event accepted a second time."""
     posts = [post if post.id != "d" else post._replace(status=first) for post in GOOD.posts]
     uncommitted = [commit for commit in GOOD.commits if commit.offset != 4]
-    return replace(GOOD, posts=[*posts, Post(at_ms, "d", status, accepted=True)], commits=uncommitted)
+    return replace(GOOD, posts=[*posts, post(at_ms, "d", status, accepted=True)], commits=uncommitted)
 
 
 def violations(history: History) -> list[str]:
@@ -68,6 +74,13 @@ def test_a_lost_dead_letter_is_found() -> None:
 )
 def test_an_unsafe_commit_is_found(early: Commit) -> None:
     assert "C2" in violations(replace(GOOD, commits=sorted([*GOOD.commits, early])))
+
+
+def test_what_is_on_the_wire_is_not_settled() -> None:
+    on_its_way = [one._replace(answered_ms=9500) if one.id == "d" else one for one in GOOD.posts]
+    assert violations(replace(GOOD, posts=on_its_way)) == ["C2"]
+    without_answer = [one._replace(answered_ms=None) if one.id == "d" else one for one in GOOD.posts]
+    assert violations(replace(GOOD, posts=without_answer)) == ["C2"]
 
 
 def test_a_true_map_is_safe() -> None:
@@ -105,7 +118,7 @@ def test_what_is_in_the_log_twice_is_sent_twice() -> None:
     verdict = judge(replace(again(9800), produced=twice))
     assert verdict.explained == {"produced twice": 1}
     third = replace(again(9800), produced=twice)
-    assert violations(replace(third, posts=[*third.posts, Post(9850, "d", "200", accepted=True)])) == ["C3"]
+    assert violations(replace(third, posts=[*third.posts, post(9850, "d", "200", accepted=True)])) == ["C3"]
 
 
 def test_a_duplicate_behind_a_crash_is_explained_and_counted() -> None:
@@ -133,7 +146,7 @@ def test_a_crash_right_after_a_copy_explains_both_copies_however_late_they_are_s
 ) -> None:
     """Held, not yet committed, killed: the next owner has it from its source, and the sweep from the held topic."""
     copy = Moved(copied_ms, (TIER, 0, 1), (SOURCE, 0, 3), 0)
-    posts = [*GOOD.posts[:-1], Post(20_000, "d", "200", accepted=True), Post(21_600, "d", "200", accepted=True)]
+    posts = [*GOOD.posts[:-1], post(20_000, "d", "200", accepted=True), post(21_600, "d", "200", accepted=True)]
     kept = [commit for commit in GOOD.commits if commit.offset != 4]
     history = replace(GOOD, posts=posts, moved=[*GOOD.moved, copy], commits=kept, faults=[KILL])
     assert violations(history) == found
@@ -150,7 +163,7 @@ def test_a_lost_answer_explains_a_duplicate() -> None:
         ({"faults": [AWAY._replace(excuse="answer")]}, "answer lost or not understood"),
         ({"said": [Said(9500, "m", "consumer.drained")]}, "drain deadline passed"),
         ({"said": [Said(9500, "m", "offset.commit_failed")]}, "commit refused"),
-        ({"exits": [Exit(9500, "m", 6, 0.5, 20.0)]}, "forced end"),
+        ({"exits": [Exit(9500, "m", 6, 0.5, 20.0)], "faults": [TWICE._replace(who="m")]}, "forced end"),
     ],
 )
 def test_what_explains_a_duplicate(changes: dict[str, Any], reason: str) -> None:
@@ -163,10 +176,136 @@ def test_what_explains_none(fault: Fault) -> None:
     assert violations(replace(again(99_000), faults=[fault])) == ["C3"]
 
 
+@pytest.mark.parametrize("excuse", ["crash", "away"])
+def test_what_happens_to_a_member_that_had_nothing_of_it_explains_nothing(excuse: str) -> None:
+    fault = AWAY._replace(who="member-2", excuse=excuse)
+    history = replace(again(9800), faults=[fault])
+    assert violations(history) == ["C3"]
+    had_it = Owned(8900, "member-2", SOURCE, 0, is_owned=True)
+    assert violations(replace(history, owned=[*GOOD.owned, had_it])) == []
+
+
+def test_what_a_commit_had_told_is_sent_again_only_by_one_who_did_not_know() -> None:
+    """Whoever was away, and wakes up, sends what he had in hand; all others have read the commit."""
+    history = replace(again(12_000), commits=GOOD.commits, faults=[AWAY])
+    assert violations(history) == ["C3"]
+    split = [*GOOD.owned, Owned(8000, "member-2", SOURCE, 0, is_owned=True)]
+    assert judge(replace(history, owned=split)).explained == {"two members held themselves for its owner": 1}
+
+
+def tries(*times_ms: int, who: str = "member-1", place: Place = (SOURCE, 0, 3)) -> list[Sent]:
+    return [Sent(at_ms, who, place) for at_ms in times_ms]
+
+
+def test_whoever_had_the_answer_has_no_excuse_to_send_again() -> None:
+    history = replace(again(9800), faults=[AWAY], sent=tries(9090, 9790))
+    assert violations(history) == ["C3"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        tries(9090, 9110),  # the second was under way before the first was answered
+        [*tries(9090), *tries(9790, place=(TIER, 0, 1))],  # a copy
+        [*tries(9090), *tries(9790, who="member-2")],
+    ],
+)
+def test_others_may_have_one(sent: list[Sent]) -> None:
+    owners = [*GOOD.owned, OWNER._replace(at_ms=9400), Owned(900, "member-1", TIER, 0, is_owned=True)]
+    history = replace(again(9800), faults=[AWAY], sent=sent, owned=owners)
+    assert judge(history).explained == {"assignment lost or commit impossible": 1}
+
+
+def test_an_owner_that_has_it_once_more_has_to_read_the_commit() -> None:
+    left, back = GOOD.owned[0]._replace(at_ms=9200, is_owned=False), GOOD.owned[0]._replace(at_ms=9600)
+    history = replace(again(9800), faults=[AWAY], sent=tries(9090, 9790), owned=[*GOOD.owned, left, back])
+    assert judge(history).explained == {"assignment lost or commit impossible": 1}
+
+
+LEFT = GOOD.owned[0]._replace(at_ms=5000, is_owned=False)
+
+
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        (tries(4900, 6400), []),  # it may take a moment until it hears of it
+        (tries(6600), ["C3"]),
+        (tries(800), ["C3"]),  # before it had it
+        (tries(4000, who="member-2"), ["C3"]),
+        (tries(4000, place=(TIER, 0, 0)), ["C3"]),
+    ],
+)
+def test_nobody_sends_what_he_does_not_own(sent: list[Sent], found: list[str]) -> None:
+    assert violations(replace(GOOD, sent=sent, owned=[*GOOD.owned, LEFT])) == found
+
+
+def test_one_who_is_stopped_hears_of_it_when_he_wakes_up() -> None:
+    asleep = AWAY._replace(at_ms=4000, until_ms=8000)
+    history = replace(GOOD, sent=tries(9000), owned=[*GOOD.owned, LEFT])
+    assert violations(replace(history, faults=[asleep])) == []
+    assert violations(replace(history, faults=[asleep._replace(who="member-2")])) == ["C3"]
+    assert violations(replace(history, faults=[asleep._replace(kind="broker frozen")])) == ["C3"]
+
+
+STANDING = [one for one in GOOD.commits if one.offset != 4]
+LATER = Commit(12_700, SOURCE, 0, 4, "")
+
+
+@pytest.mark.parametrize(
+    ("commits", "found"),
+    [
+        ([*STANDING], ["C3"]),
+        ([*STANDING, LATER], ["C3"]),  # 3.6 s after the answer
+        ([*STANDING, LATER._replace(at_ms=12_600)], []),
+        ([*STANDING, Commit(9300, SOURCE, 0, 3, encode(3, [Run(3, 4)])[0]), LATER], []),
+    ],
+)
+def test_what_was_answered_is_told_soon(commits: list[Commit], found: list[str]) -> None:
+    history = replace(GOOD, commits=commits, sent=tries(9090), exits=[])
+    assert violations(history) == found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"faults": [AWAY]},
+        {"faults": [AWAY._replace(excuse="answer")]},
+        {"said": [Said(10_000, "member-1", "offset.commit_failed")]},
+        {"has_commit_log": False},
+        {"is_classic": True},  # somebody got partitions 8.2 s before
+        {"exits": [Exit(12_000, "member-1", 0, 3.0, 20.0)]},
+        {"owned": [*GOOD.owned, Owned(20_000, "member-1", SOURCE, 1, is_owned=False)]},
+        {"owned": [*GOOD.owned, GOOD.owned[0]._replace(at_ms=10_000, is_owned=False)]},
+        {"posts": [*GOOD.posts[:-1], GOOD.posts[-1]._replace(answered_ms=None)], "commits": STANDING},
+    ],
+)
+def test_what_may_hinder_that(changes: dict[str, Any]) -> None:
+    history = replace(GOOD, **{"commits": [*STANDING, LATER], "sent": tries(9090), "exits": [], **changes})
+    assert violations(history) == []
+
+
+def test_each_duplicate_behind_a_crash_counts_for_it_whatever_else_explains_it() -> None:
+    verdict = judge(replace(again(9800), faults=[AWAY._replace(who="broker-1"), KILL]))
+    assert verdict.explained == {"assignment lost or commit impossible": 1}
+    assert verdict.per_crash == [1]
+
+
+def test_a_tier_that_forgot_tries_is_found() -> None:
+    tiers = [
+        Moved(1200, ("events.retry.1s", 0, 0), (SOURCE, 0, 2), 4),
+        Moved(1250, ("events.retry.2s", 0, 0), (SOURCE, 0, 2), 4),
+    ]
+    history = replace(GOOD, moved=[GOOD.moved[0], *tiers])
+    assert "C4" in violations(history)
+    assert "C4" in violations(replace(history, faults=[KILL._replace(at_ms=50_000, until_ms=50_000)]))
+    assert "C4" not in violations(replace(history, faults=[KILL._replace(at_ms=1220, until_ms=1220)]))
+    assert "C4" not in violations(replace(GOOD, moved=[GOOD.moved[0], tiers[0], tiers[1]._replace(attempts=5)]))
+
+
 def test_two_copies_on_our_topic_need_a_reason() -> None:
     """Both are delivered: the record was acknowledged there, and not settled where it came from."""
     twice = [*GOOD.moved, Moved(1250, (TIER, 0, 1), (SOURCE, 0, 2), 1)]
-    history = replace(GOOD, moved=twice, posts=[*GOOD.posts, Post(9050, "c", "200", accepted=True)])
+    history = replace(GOOD, moved=twice, posts=[*GOOD.posts, post(9050, "c", "200", accepted=True)])
     assert violations(history) == ["C3"]
     crash = KILL._replace(at_ms=1220, until_ms=1220)
     assert judge(replace(history, faults=[crash])).explained == {
@@ -192,7 +331,9 @@ def test_a_fatal_error_ends_a_member_and_nothing_else_does() -> None:
     assert violations(replace(GOOD, exits=[ended], faults=[AWAY._replace(excuse="fatal")])) == []
 
 
-@pytest.mark.parametrize("ended", [Exit(9900, "m", 0, 30.0, 20.0), Exit(9900, "m", 1, 0.5, 20.0)])
+@pytest.mark.parametrize(
+    "ended", [Exit(9900, "m", 0, 30.0, 20.0), Exit(9900, "m", 1, 0.5, 20.0), Exit(9900, "m", 6, 15.0, 20.0)]
+)
 def test_a_late_or_a_bad_end_is_found(ended: Exit) -> None:
     assert violations(replace(GOOD, exits=[ended])) == ["C7"]
 

@@ -66,7 +66,7 @@ def source(positions: StartPositions) -> KafkaSource:
     return KafkaSource(
         conf={"auto.commit.interval.ms": 1000, "sasl.username": "me", "group.id": "g", "group.protocol": "classic"},
         policy=SourcePolicy(("events",), 10, 0.01, 1.0, 60.0), positions=positions, parking=Parking(plan),
-        budget=InFlightBudget(10, 1000), metrics=Metrics(), clock=SystemClock(), ending=lambda: None,
+        budget=InFlightBudget(10, 1000), metrics=Metrics(), clock=SystemClock(), ending=lambda _code: None,
         first_start=lambda: None,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ import pytest
 
 from consumer.core.breaker import BreakerPolicy
 from consumer.core.flood_guard import FloodGuard
+from consumer.core.headers import ATTEMPTS
 from consumer.core.offset_map import OffsetMap, Run
 from consumer.core.outcome import Answer, Fault
 from consumer.ports import Request
@@ -237,6 +238,82 @@ def test_with_nothing_in_hand_a_little_is_read_to_probe_with() -> None:
         assert rig.count("events_delivered") == 2
 
     on_the_bench(run)
+
+
+def test_records_that_fail_for_a_reason_of_their_own_do_not_keep_the_breaker_open() -> None:
+    """Excludes: nothing is read any more, because what is in hand fails alone and is all that asks."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, *[f"game:bad-{i}" for i in range(5)])
+        while not rig.delivery.breaker.is_open:
+            await rig.answer_all(UNAVAILABLE)
+            await rig.advance(0.5)
+        reading = 0
+        while not reading:
+            await rig.advance(31)
+            await rig.answer_all(UNAVAILABLE)
+            reading = not rig.budget.closed_for
+            assert len(rig.transport.sent) < 100, "each asks once, then one is read"
+        rig.read(at, "game:good")
+        await rig.advance(31)
+        await rig.answer(OK, which="game:good")
+        assert not rig.delivery.breaker.is_open
+        while not rig.forwarder.waiting:
+            await rig.answer_all(UNAVAILABLE)
+            await rig.advance(0.5)
+        await rig.acknowledge()
+        assert {headers[ATTEMPTS] for _, _, headers in rig.forwarder.acknowledged} == {"4"}
+
+    on_the_bench(run)
+
+
+def test_with_nothing_to_read_what_has_asked_asks_again() -> None:
+    async def run(rig: Rig) -> None:
+        rig.read(rig.assign(), "game:a", "game:b")
+        await rig.answer_all(Answer(404))
+        for _ in range(6):
+            await rig.advance(31)
+            assert len(rig.transport.waiting) == 1
+            await rig.answer(UNAVAILABLE)
+        assert {rig.transport.sent[2:].count(f"game:{name}") for name in "ab"} == {3}, "by turns"
+
+    on_the_bench(run)
+
+
+def test_a_probe_burns_no_attempt() -> None:
+    async def run(rig: Rig) -> None:
+        rig.read(rig.assign(), *[f"game:{i}" for i in range(20)])
+        for _ in range(20):
+            await rig.answer(UNAVAILABLE)
+        assert rig.delivery.breaker.is_open
+        for _ in range(50):
+            await rig.advance(31)
+            await rig.answer(UNAVAILABLE)
+        await rig.advance(31)
+        await rig.answer(OK)
+        while rig.transport.waiting:
+            await rig.answer_all(UNAVAILABLE)
+            await rig.advance(1)
+        await rig.acknowledge()
+        assert [headers[ATTEMPTS] for _, _, headers in rig.forwarder.acknowledged] == ["2"] * 19
+
+    on_the_bench(run, max_attempts=2, breaker=BreakerPolicy(failing_share=1.0, min_answers=20))
+
+
+def test_what_has_no_try_left_waits_for_the_breaker_only_to_be_forwarded() -> None:
+    async def run(rig: Rig) -> None:
+        rig.read(rig.assign(), *[f"game:{i}" for i in range(20)])
+        while rig.transport.waiting:  # all before the first of them is looked at
+            rig.transport.waiting.popleft()[2](UNAVAILABLE)
+        await rig.advance(31)
+        assert not rig.forwarder.waiting
+        await rig.answer(OK)
+        await rig.acknowledge()
+        assert len(rig.transport.sent) == 21, "each once, and the probe"
+        assert [headers[ATTEMPTS] for _, _, headers in rig.forwarder.acknowledged] == ["1"] * 19
+
+    on_the_bench(run, max_attempts=1)
 
 
 def test_a_dead_endpoint_opens_the_breaker_and_forwards_only_the_first_few() -> None:

@@ -52,11 +52,11 @@ def test_totals_are_those_of_a_plain_list(requests: list[tuple[str | None, str |
 def test_the_log_has_the_last_requests_behind_a_number(requests: int, remembered: int, after: int) -> None:
     ledger = Ledger(log_max_entries=remembered)
     for number in range(1, requests + 1):
-        ledger.record(f"id-{number}", "app", "View", 200, True, number / 1000)
+        ledger.record(f"id-{number}", "app", "View", 200, True, number / 1000, None if number % 3 == 0 else 0.02)
     first = max(requests - remembered, 0) + 1
     assert ledger.log_first == first
     assert list(ledger.log(after)) == [
-        LogLine(number, number, f"id-{number}", "app", "View", 200, True)
+        LogLine(number, number, f"id-{number}", "app", "View", 200, True, None if number % 3 == 0 else number + 20)
         for number in range(max(first, after + 1), requests + 1)
     ]
 

@@ -137,6 +137,11 @@ def test_a_scrape_sums_series_and_keeps_buckets_apart() -> None:
     assert scrape.buckets["kochava_delivery_duration_seconds"][0.025] == 1
     assert scrape.buckets["kochava_delivery_duration_seconds"][math.inf] == 1
     assert scrape.series == sum(not line.startswith("#") for line in metrics.text().decode().splitlines())
+    delivered = {
+        (label, value) for name, label, value in scrape.label_values if name == "kochava_events_delivered_total"
+    }
+    assert delivered == {("topic", "events"), ("event", "Level Complete"), ("event", "Purchase"),
+                         ("app", 'a\\"b'), ("app", "b")}  # fmt: skip
 
 
 def test_every_measure_and_every_line_of_the_plots_is_looked_at() -> None:
@@ -187,7 +192,7 @@ SOURCE = "events"
 HISTORY = History(
     SOURCE, "events.dead", request_timeout_ms=3000, commit_interval_ms=1000,
     produced=[Produced((SOURCE, 0, 0), "a"), Produced((SOURCE, 0, 1), ""), Produced((SOURCE, 0, 2), "c")],
-    posts=[Post(1000, "a", "200", accepted=True), Post(1010, "c", "200", accepted=True)],
+    posts=[Post(1000, "a", "200", True, 1020), Post(1010, "c", "200", True, 1030)],
     moved=[Moved(1100, ("events.dead", 0, 0), (SOURCE, 0, 1), 0)],
     faults=[Fault(2000, 2500, "SIGKILL", "member-2")],
     exits=[Exit(9900, "member-1", 0, 0.5, 20.0)],

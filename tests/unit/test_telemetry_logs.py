@@ -221,6 +221,13 @@ class TestALine:
             frames,
         )
 
+    def test_names_what_caused_an_error(self, lines: Lines) -> None:
+        error = SystemError("data")
+        error.__cause__ = KeyError("data")
+        error.__cause__.__cause__ = error.__cause__  # a ring ends, too
+        log.error("callback.failed", callback="assign", exc_info=error)
+        assert lines.only()["error_type"] == "SystemError from KeyError from KeyError from KeyError"
+
     def test_keeps_the_innermost_frames_of_a_deep_error(self) -> None:
         def dig(depth: int) -> None:
             dig(depth - 1) if depth else fail_with_data()

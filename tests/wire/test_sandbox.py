@@ -491,6 +491,20 @@ def test_answers_by_rule(run: Run, scheme: str, do: dict[str, Any], status: int,
     run(main())
 
 
+def test_an_interim_answer_comes_before_the_one_that_counts(run: Run) -> None:
+    async def main() -> None:
+        async with Bench("http", rules=rule({"early_hints": True}, id="e-1")) as bench:
+            client = await bench.client()
+            interim = await client.ask(post(event("e-1")))
+            assert interim.status == 103
+            assert "link" in interim.headers
+            assert (await client.answer()).body == SUCCESS
+            assert (await client.ask(post(event("e-2")))).status == 200
+            assert bench.sandbox.ledger["e-1"].statuses == (200,)
+
+    run(main())
+
+
 @pytest.mark.parametrize("case", [case for case in CASES["response_classification"] if case["status"]], ids=str)
 def test_every_answer_of_the_public_cases_can_be_given(run: Run, case: dict[str, Any]) -> None:
     do = {key: case[key] for key in ("status", "body") if key in case}

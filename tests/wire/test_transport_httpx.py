@@ -1,16 +1,18 @@
 """What only the httpx transport does: a proxy, named by a setting and by nothing else."""
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
 import trustme
+from httpcore._async import connection_pool
 
 from consumer.adapters.tls import client_context
 from consumer.core.outcome import Answer, Fault
 from consumer.ports import Request
 from tests.support.certificates import pem, server_context
-from tests.support.rude_server import OK_BODY, Conversation, RudeServer, always, answer
+from tests.support.rude_server import OK_BODY, Behaviour, Conversation, RudeServer, always, answer, once
 from tests.support.transports import LOOPS, begin, make, run
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
@@ -131,6 +133,45 @@ def test_connections_that_nobody_needed_are_closed_when_something_is_sent(loop: 
             clock.now += 30
             await start()
             assert (transport.open, server.accepted) == (1, 4)
+            await transport.close()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("behave", "body"),
+    [
+        pytest.param(always(answer()), OK_BODY, id="it may be kept"),
+        pytest.param(always(answer(OK_BODY, "200 OK", "Connection: close")), OK_BODY, id="it is to be closed"),
+        pytest.param(once(b"HTTP/1.1 200 OK\r\n\r\n" + OK_BODY), OK_BODY, id="its end is the answer's"),
+        pytest.param(always(answer() + b"HTTP/1.1 200 OK"), OK_BODY, id="more came behind"),
+        pytest.param(always(answer(b"x" * 70_000)), b"x" * 65_536, id="too long to be read"),
+    ],
+)
+def test_an_answer_counts_whatever_becomes_of_its_connection(
+    loop: str, behave: Behaviour, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Excludes: what was answered is sent again, because httpcore looks for a module when an answer has ended.
+
+    For that it may have to list a folder, and without descriptors it can't.
+    """
+
+    def look_for_a_module() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def take_the_descriptors(conversation: Conversation) -> None:
+        if conversation.number == 1:
+            monkeypatch.setattr(connection_pool, "AsyncShieldCancellation", look_for_a_module)
+        await behave(conversation)
+
+    async def main() -> None:
+        async with RudeServer(take_the_descriptors) as server:
+            transport = make("httpx", server.url, connections=1)
+            assert await begin(transport) == Answer(200, body)
+            assert transport.open == 0
+            monkeypatch.undo()
+            assert await begin(transport) == Answer(200, body), "on another connection"
+            assert (server.accepted, transport.connections_opened) == (2, 2)
             await transport.close()
 
     run(loop, main())
