@@ -113,6 +113,8 @@ class KafkaSource:
         self._brokers = KnownBrokers()
         self._has_no_brokers = False
         self._owned: dict[Partition, Assignment] = {}
+        self._assigned: set[Partition] = set()
+        """What the client has. At the end nothing is owned any more, but still assigned."""
         self._starved_since: float | None = None
         self._epochs = itertools.count(1)
         self._has_fresh_starts = False
@@ -344,6 +346,7 @@ class KafkaSource:
             ]
             self._sink.assigned(assignments)
             consumer.incremental_assign(starts)
+            self._assigned.update(assignment.partition for assignment in assignments)
             for assignment in assignments:
                 self._own(assignment, is_fresh=assignment.partition in fresh)
             self._has_fresh_starts = self._has_fresh_starts or bool(fresh)
@@ -377,8 +380,13 @@ class KafkaSource:
 
     def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Unassign what the client has of *partitions*; left to itself it raises if one of them had been declined."""
-        has = {Partition(at.topic, at.partition) for at in consumer.assignment()}
-        consumer.incremental_unassign([at for at in partitions if Partition(at.topic, at.partition) in has])
+        leaving = [at for at in partitions if Partition(at.topic, at.partition) in self._assigned]
+        self._assigned.difference_update(Partition(at.topic, at.partition) for at in leaving)
+        try:
+            consumer.incremental_unassign(leaving)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._DESTROY:  # noqa: SLF001 - close() has taken all back already
+                raise
 
     @_never_raising("revoke")
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -12,6 +12,7 @@ a real broker can't show them within seconds, or not each time:
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -200,19 +201,25 @@ def test_what_was_declined_can_not_be_given_back_by_the_client(stage: Stage) -> 
     with pytest.raises((KafkaException, SystemError)):
         poll_until(lambda: other.assigned, reader, other)
     other.close()
-    reader.when_revoked = lambda client, _partitions: client.incremental_unassign([])
+    reader.when_revoked = _unassign_nothing_at_the_end
     reader.close()
 
 
 def test_what_was_declined_is_given_back_by_unassigning_what_there_is(stage: Stage) -> None:
     reader = Reader(stage, declines=True)
-    reader.when_revoked = lambda client, _partitions: client.incremental_unassign(client.assignment())
+    reader.when_revoked = lambda client, _partitions: client.incremental_unassign([])
     poll_until(lambda: reader.assigned == {0, 1}, reader)
     other = Reader(stage)
     poll_until(lambda: other.assigned and len(reader.assigned) == 1, reader, other)
     assert reader.client.assignment() == []
     other.close()
+    reader.when_revoked = _unassign_nothing_at_the_end
     reader.close()
+
+
+def _unassign_nothing_at_the_end(client: Any, _partitions: object) -> None:
+    with suppress(KafkaException):  # past its end: once, on a loaded machine, it took no call any more
+        client.incremental_unassign([])
 
 
 def test_what_is_stored_while_it_is_revoked_reaches_the_next_owner(stage: Stage, reader: Reader) -> None:

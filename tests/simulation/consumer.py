@@ -41,6 +41,7 @@ class FakeConsumer(GroupSession):
         self._thread: Strand | None = None
         self._fatal: KafkaError | None = None
         self._is_fatal_told = False
+        self._is_past_its_end = False
 
     def subscribe(
         self,
@@ -70,6 +71,8 @@ class FakeConsumer(GroupSession):
     def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
         self._enter()
         self._is_resolved = True
+        if self._is_past_its_end:
+            raise KafkaException(KafkaError(KafkaError._DESTROY))
         self._take_back([Partition(at.topic, at.partition) for at in partitions])
 
     def assignment(self) -> list[TopicPartition]:
@@ -245,6 +248,7 @@ class FakeConsumer(GroupSession):
             self._world.current.wait()
         self._serve([])
         if self.assigned:
+            self._is_past_its_end = self._world.is_likely(self._yields / 4)  # seen once in the real one, under load
             self._revoke(self.assigned)
         deadline = self._world.now + 5.0
         while self._unanswered and self._wait(deadline):
