@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from consumer.core.outcome import Answer, Fault
+from consumer.ports import Clock
 
 HEAD_MAX_BYTES = 64 * 1024
 HEADER_MAX_LINES = 128
@@ -71,10 +72,13 @@ class Line:
 class Exchange:
     """What httpcore tells about one request while it is under way; it does nothing more before `trace` returns."""
 
-    __slots__ = ("_connected", "_fresh", "was_sent")
+    __slots__ = ("_clock", "_connected", "_fresh", "send_by", "was_sent")
 
-    def __init__(self, connected: Callable[[], None]) -> None:
+    def __init__(self, connected: Callable[[], None], clock: Clock, send_by: float) -> None:
         self._connected = connected
+        self._clock = clock
+        self.send_by = send_by
+        """Monotonic seconds: see `ports.last_moment`."""
         self._fresh: Any = None  # the stream, if this exchange opened it
         self.was_sent = False
 
@@ -83,6 +87,8 @@ class Exchange:
             if info["request"].method == b"POST":  # and not a CONNECT to the proxy
                 if self._fresh is not None and _has_spoken(self._fresh):
                     raise httpx.ConnectError("closed again or speaking before it was asked: as good as refused")
+                if self._clock.monotonic() > self.send_by:
+                    raise TimeoutError
                 self.was_sent = True
         elif event.endswith(_STREAMS):
             self._fresh = info["return_value"]

@@ -9,7 +9,8 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import httpx
@@ -18,6 +19,8 @@ from consumer.adapters.httpx_connection import Exchange, Line, fault_of
 from consumer.core.outcome import Answer, Fault
 from consumer.ports import Answered, Clock, Request, last_moment
 
+_READ_S = 0.05
+"""How long the event loop may take to read what is here already."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "te", "upgrade"})
@@ -92,10 +95,11 @@ class HttpxTransport:
     def send(self, request: Request, deadline: float, answered: Answered) -> None:
         """See `ports.Transport.send`."""
         _check_headers(request)
-        if self._is_closed:
+        now = self._clock.monotonic()
+        if deadline <= now or self._is_closed:
             self._loop.call_soon(answered, Fault.TIMEOUT_UNSENT)
             return
-        exchange = Exchange(self._connected)
+        exchange = Exchange(self._connected, self._clock, last_moment(now, deadline))
         task = self._loop.create_task(self._post(exchange, request, deadline))
         self._exchanges.add(task)
         task.add_done_callback(partial(self._ended, exchange, answered))
@@ -125,14 +129,12 @@ class HttpxTransport:
             answered(task.result())
 
     async def _post(self, exchange: Exchange, request: Request, deadline: float) -> Answer | Fault:
-        now = self._clock.monotonic()
-        wait_s = last_moment(now, deadline) - now
         try:
-            async with asyncio.timeout(deadline - now):
+            async with self._until(deadline):
                 await self._close_idle()
                 self.waiting += 1
                 try:
-                    async with asyncio.timeout(wait_s):
+                    async with asyncio.timeout(exchange.send_by - self._clock.monotonic()):
                         await self._slots.acquire()
                 finally:
                     self.waiting -= 1
@@ -154,6 +156,21 @@ class HttpxTransport:
             return fault_of(error, was_sent=exchange.was_sent)
         except OSError:  # without descriptors not even the library's late imports work
             return Fault.RESET if exchange.was_sent else Fault.CONNECT
+
+    @asynccontextmanager
+    async def _until(self, deadline: float) -> AsyncIterator[None]:
+        """End what is within after *deadline*, as `asyncio.timeout` does; but what has arrived by then is read first.
+
+        Timers go before sockets: when the event loop is late, an answer that is here would be thrown away.
+        """
+        async with asyncio.timeout(None) as limit:
+            timer = self._loop.call_later(
+                deadline - self._clock.monotonic(), lambda: limit.reschedule(self._loop.time() + _READ_S)
+            )
+            try:
+                yield
+            finally:
+                timer.cancel()
 
     async def _ask(self, line: Line, exchange: Exchange, request: Request) -> Answer | Fault:
         headers = self._headers.copy()

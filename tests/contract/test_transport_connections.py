@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,32 @@ def test_an_answer_over_tls_before_the_request_is_not_an_answer(kind: str, loop:
             # it may arrive after the request was written; then nothing can tell it from an answer
             assert await begin(transport) in {Fault.CONNECT, Answer(200, b"evil")}
             await transport.close()
+
+    run(loop, main())
+
+
+def test_what_connected_for_half_of_its_time_is_not_sent(kind: str, loop: str, tls: Any) -> None:
+    seen: list[bytes] = []
+    hearing: list[asyncio.Task[None] | None] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hearing.append(asyncio.current_task())
+        with suppress(ConnectionError, ssl.SSLError):
+            seen.append(await reader.read(1))
+        writer.close()
+
+    async def main() -> None:
+        server_context, context = tls
+        sock = socket.create_server(("127.0.0.1", 0))  # the kernel connects, and nobody speaks TLS yet
+        transport = make(kind, f"https://localhost:{sock.getsockname()[1]}/", ssl_context=context)
+        answered = begin(transport, timeout_s=2)
+        await asyncio.sleep(1.2)
+        server = await asyncio.start_server(hear, sock=sock, ssl=server_context)
+        assert await answered is Fault.TIMEOUT_UNSENT
+        await transport.close()
+        server.close()
+        await asyncio.gather(*filter(None, hearing))
+        assert not any(seen)
 
     run(loop, main())
 

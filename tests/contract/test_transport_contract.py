@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -243,6 +244,25 @@ def test_what_waited_for_half_of_its_time_is_not_sent(kind: str, loop: str) -> N
             asyncio.get_running_loop().call_later(1.3, free.set)
             assert await second is Fault.TIMEOUT_UNSENT
             assert isinstance(await first, Answer)
+            await transport.close()
+
+    run(loop, main())
+
+
+def test_an_answer_that_is_here_is_read_however_late_the_event_loop_is(kind: str, loop: str) -> None:
+    """Timers go before sockets; the machine was frozen, or its CPU away, while the answer came."""
+
+    async def main() -> None:
+        async def behave(conversation: Conversation) -> None:
+            while await conversation.request() is not None:
+                conversation.send_now(answer())
+                time.sleep(0.8)  # noqa: ASYNC251 - it is the client's event loop, too
+
+        async with RudeServer(behave) as server:
+            transport = make(kind, server.url)
+            assert await begin(transport, timeout_s=0.5) == OK
+            assert await begin(transport, timeout_s=0.5) == OK
+            assert transport.connections_opened == 1
             await transport.close()
 
     run(loop, main())

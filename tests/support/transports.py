@@ -30,7 +30,7 @@ def run(loop: str, main: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(watched())
-    assert not troubles
+    assert not troubles, troubles
 
 
 def make(kind: str, url: str, *, ssl_context: ssl.SSLContext | None = None, **changes: Any) -> Any:
