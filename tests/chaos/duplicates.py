@@ -72,6 +72,8 @@ def _reason(history: History, facts: Facts, first: Post, second: Post, place: Pl
         if fault.excuse == "answer"
     ):
         return "answer lost or not understood"
+    if facts.came_too_late(first):
+        return "no answer in time"
     if facts.was_known_to_sender(first, second):
         return None
     for fault in between:  # a member that wakes up sends what it had in hand, until it hears that it is nobody
@@ -186,6 +188,8 @@ def _is_hindered(history: History, facts: Facts, asked: Sent, post: Post, due_ms
         for fault in history.faults
         if fault.excuse in {"answer", *AWAY}
     ) or any(said.who == asked.who and post.at_ms <= said.at_ms <= due_ms for said in history.said):
+        return True
+    if facts.was_late(post.answered_ms or post.at_ms, due_ms):
         return True
     # while it drains what it gives up, or all at its end, nothing of it is committed
     if any(one.who == asked.who and one.at_ms <= due_ms for one in history.exits) or any(

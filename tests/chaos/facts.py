@@ -7,7 +7,7 @@ from itertools import combinations
 
 from consumer.core.offset_map import UnreadableMapError, decode
 from tests.chaos.commit_log import Commit
-from tests.chaos.history import Fault, History, Moved, Place, Post, Sent, Spell
+from tests.chaos.history import Fault, History, Moved, Place, Post, Sent, Spell, Written
 
 SLACK_MS = 1500
 """What machines that are busy add to an interval: a commit that is due waits for its thread, its broker, its disk."""
@@ -51,6 +51,14 @@ class Facts:
         self.changes = [one.at_ms for one in (*history.owned, *history.exits)]
         self.changes += [fault.at_ms for fault in history.faults if fault.excuse == "crash"]
         """When the group may have begun or ended a rebalance."""
+        self._timeout_ms = history.request_timeout_ms
+        self._late = history.late
+        self._posts: dict[str, list[Post]] = defaultdict(list)
+        for post in sorted(history.posts):
+            self._posts[post.id].append(post)
+        self._written: dict[Place, list[Written]] = defaultdict(list)
+        for written in sorted(history.written, key=lambda one: one.at_ms):
+            self._written[self.origins.get(written.place, written.place)].append(written)
         self.sent: dict[Place, list[Sent]] = defaultdict(list)
         for one in sorted(history.sent):
             self.sent[self.origins.get(one.place, one.place)].append(one)
@@ -100,6 +108,26 @@ class Facts:
             return False
         is_after = first.answered_ms is not None and first.answered_ms + TOLD_MS < again.at_ms
         return is_after and self.spell_of(asked) is not None and self.spell_of(asked) == self.spell_of(again)
+
+    def was_late(self, since_ms: int, until_ms: int) -> bool:
+        """Say whether the machine kept our proxies from serving between."""
+        return any(one.at_ms <= until_ms and one.until_ms >= since_ms for one in self._late)
+
+    def came_too_late(self, first: Post) -> bool:
+        """Say whether who sent *first* gave it up after half of its time on the wire, and the answer wasn't there yet.
+
+        Requests and tries are told apart by their order: the wire loses none but by faults, which are reasons anyhow.
+        """
+        origin = self.places.get(first.id)
+        tries = [] if origin is None else [one for one in self._written.get(origin, ()) if one.at_ms <= first.at_ms]
+        number = sum(post.at_ms <= first.at_ms for post in self._posts[first.id])
+        if not tries:
+            return False
+        asked = tries[min(number, len(tries)) - 1]
+        if asked.given_up_ms is None or asked.given_up_ms - asked.at_ms < self._timeout_ms / 2 - TOLD_MS:
+            return False
+        there_ms = first.at_ms if first.answered_ms is None else first.answered_ms
+        return there_ms + TOLD_MS >= asked.given_up_ms or self.was_late(there_ms, asked.given_up_ms)
 
     def _moves_after(self, origin: Place, place: Place) -> Iterator[Moved]:
         since = next((move.at_ms for move in self.moves[origin] if move.place == place), 0)

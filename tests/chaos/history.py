@@ -44,6 +44,22 @@ class Sent(NamedTuple):
     place: Place
 
 
+class Written(NamedTuple):
+    """A request that was given to a connection; `given_up_ms` is when its time was over and no answer was there."""
+
+    at_ms: int
+    who: str
+    place: Place
+    given_up_ms: int | None
+
+
+class Late(NamedTuple):
+    """A time in which a proxy of ours could not serve, though nobody had told it so: the machine had too much to do."""
+
+    at_ms: int
+    until_ms: int
+
+
 class Moved(NamedTuple):
     """A record on a topic of ours, and the record of the source topic that it stands for."""
 
@@ -121,7 +137,9 @@ class History:
     exits: list[Exit] = field(default_factory=list)
     owned: list[Owned] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
+    late: list[Late] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     """Events of transactions that were aborted: nobody may ever send them."""
     peak_rss_mib: dict[str, float] = field(default_factory=dict)
@@ -141,7 +159,7 @@ class History:
         """Read what `write` wrote."""
         facts = json.loads(path.read_text())
         rows = {"produced": Produced, "posts": Post, "moved": Moved, "commits": Commit, "faults": Fault, "exits": Exit,
-                "owned": Owned, "sent": Sent, "said": Said}  # fmt: skip
+                "owned": Owned, "sent": Sent, "written": Written, "said": Said, "late": Late}  # fmt: skip
         for name, row in rows.items():
             facts[name] = [row(*map(_hashable, each)) for each in facts[name]]
         return cls(**facts)

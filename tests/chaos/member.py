@@ -18,9 +18,10 @@ from typing import Any
 
 from consumer import app, delivery, forwarding, settlement
 from consumer.__main__ import main
-from consumer.adapters import kafka_commits
+from consumer.adapters import fast_connection, kafka_commits
 from consumer.adapters.clock import SystemClock
 from consumer.adapters.kafka_source import KafkaSource
+from consumer.core.outcome import Fault
 from tests.chaos.wrong import BUILDS
 
 BLOCKED_S = 10.0
@@ -54,8 +55,9 @@ MOMENTS: dict[str, tuple[type, str, bool]] = {
 
 
 def _keep_journal(path: str) -> None:
-    """Write down each partition that comes and goes, and each try."""
+    """Write down each partition that comes and goes, and each try: handed over, written, given up."""
     own, disown, send = KafkaSource._own, KafkaSource._disown, delivery.Delivery._send
+    ask, answer = fast_connection.Connection.ask, delivery.Delivery._answer
     file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)  # kept: later there may be no descriptors left
 
     def note(what: str, topic: str, partition: int, offset: int = -1) -> None:  # of two threads
@@ -75,6 +77,18 @@ def _keep_journal(path: str) -> None:
         note("sends", *envelope.assignment.partition, envelope.record.offset)
         send(self, envelope, **how)
 
+    def asking(self: Any, request: bytes, deadline: float, answered: Any) -> None:
+        envelope = answered.args[0]  # of a partial of `answering`, made by `_send`
+        note("writes", *envelope.assignment.partition, envelope.record.offset)
+        ask(self, request, deadline, answered)
+
+    def answering(self: Any, envelope: Any, *rest: Any) -> None:
+        if rest[-1] is Fault.TIMEOUT:
+            note("gives up", *envelope.assignment.partition, envelope.record.offset)
+        answer(self, envelope, *rest)
+
+    fast_connection.Connection.ask = asking  # type: ignore[method-assign]
+    delivery.Delivery._answer = answering  # type: ignore[method-assign]
     KafkaSource._own, KafkaSource._disown = owning, disowning  # type: ignore[method-assign]
     delivery.Delivery._send = sending  # type: ignore[method-assign]
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 
-from tests.chaos.history import Exit, Fault, Owned, Said, Sent
+from tests.chaos.history import Exit, Fault, Owned, Place, Said, Sent, Written
 from tests.support.processes import ConsumerProcess, Setup
 
 DEADLINE_S = 8 + 5 + 2 + 5
@@ -157,6 +157,19 @@ class Members:
             for who, at_ms, what, topic, partition, offset in self._journals()
             if what == "sends"
         ]
+
+    def written(self) -> list[Written]:
+        """Return what was given to a connection, and when it was given up, if it was."""
+        found: list[Written] = []
+        last: dict[tuple[str, Place], int] = {}
+        for who, at_ms, what, topic, partition, offset in self._journals():
+            key = who, (topic, partition, offset)
+            if what == "writes":
+                last[key] = len(found)
+                found.append(Written(at_ms, *key, None))
+            elif what == "gives up" and key in last:
+                found[last[key]] = found[last[key]]._replace(given_up_ms=at_ms)
+        return found
 
     def _journals(self) -> Iterator[tuple[str, int, str, str, int, int]]:
         for name in self._started:

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException, Producer
 
 from consumer.core.headers import ATTEMPTS, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TOPIC
 from tests.chaos.faults import CATALOGUE, FaultKind, Hurt, plan
-from tests.chaos.history import Fault, History, Moved, Place, Post, Produced
+from tests.chaos.history import Fault, History, Late, Moved, Place, Post, Produced
 from tests.chaos.members import Members, now_ms
 from tests.chaos.records import Value, records
 from tests.chaos.world import World
@@ -286,7 +286,8 @@ class Scenario:
         history = History(
             self.name, self._setup.dead_letter, request_timeout_ms=3000, commit_interval_ms=1000,
             faults=sorted(self._faults), exits=members.exits, owned=members.owned(), sent=members.sent(),
-            said=members.said(), aborted=[event_id for event_id in self._aborted if event_id],
+            written=members.written(), said=members.said(), late=sorted(self._late()),
+            aborted=[event_id for event_id in self._aborted if event_id],
             peak_rss_mib=members.peak_rss_mib, is_settled=is_settled,
             is_classic=self._protocol == "classic", has_commit_log=self.world.has_commit_log,
         )  # fmt: skip
@@ -299,6 +300,10 @@ class Scenario:
         history.posts = [*map(Post.of, _log_of(kochava))]
         history.commits = self.world.commits(self.group)
         return history
+
+    def _late(self) -> Iterator[Late]:
+        for proxy in (self.sink_proxy, *self.world.proxies):
+            yield from map(Late._make, proxy.late)
 
     def _moved(self, topic: str) -> Iterator[Moved]:
         for record in self.world.kafka.read_all(topic):

@@ -20,6 +20,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -36,6 +37,8 @@ LOOK_S = 0.05
 """How often a connection that is held back looks whether it may go on."""
 DRIP_S = 0.02
 SLOW_S = 0.3
+LATE_S = 0.25
+"""What comes this much later than it should, while nothing is wrong on purpose, is written down."""
 GAPS: set[tuple[Mode, bool]] = {("half_open", True), ("answers_only", False)}
 """In which modes what is thrown away: answers or requests."""
 ENDS: set[Mode] = {"reset", "close", "refuse"}
@@ -58,10 +61,13 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._with_gap: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self.late: list[tuple[int, int]] = []
+        """When we could not serve, though it was nobody's wish: the machine had too much to do. Epoch milliseconds."""
 
     def __enter__(self) -> Self:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._watch, self._loop.time())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,6 +94,15 @@ class Proxy:
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
+
+    def _watch(self, due: float) -> None:
+        """Look each `LOOK_S` whether it is already later."""
+        late_s = self._loop.time() - due
+        if late_s > LATE_S:
+            now_ms = time.time_ns() // 1_000_000
+            self.late.append((now_ms - round(late_s * 1000), now_ms))
+        due = self._loop.time() + LOOK_S
+        self._loop.call_at(due, self._watch, due)
 
     def _close_server(self) -> None:
         if self._server is not None:

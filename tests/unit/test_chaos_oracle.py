@@ -10,7 +10,7 @@ from consumer.core.offset_map import Run, encode
 from tests.chaos.__main__ import explain
 from tests.chaos.commit_log import Commit, _key, _value
 from tests.chaos.faults import CATALOGUE, plan
-from tests.chaos.history import Exit, Fault, History, Moved, Owned, Place, Post, Produced, Said, Sent
+from tests.chaos.history import Exit, Fault, History, Late, Moved, Owned, Place, Post, Produced, Said, Sent, Written
 from tests.chaos.oracle import judge
 from tests.chaos.results import BEGIN, END, Result, append, read, write_into
 from tests.chaos.world import WORLDS
@@ -386,3 +386,36 @@ def test_results_are_kept_and_written_into_a_page(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
+
+
+def test_an_answer_that_came_too_late_explains_a_second_sending() -> None:
+    place = (SOURCE, 0, 3)
+    history = replace(
+        again(12_200), written=[Written(9090, "member-1", place, 12_090), Written(12_190, "member-1", place, None)],
+        posts=[one._replace(answered_ms=12_100) if one.id == "d" else one for one in again(12_200).posts],
+    )  # fmt: skip
+    assert judge(history).explained == {"no answer in time": 1}
+
+
+@pytest.mark.parametrize(
+    ("written", "late", "is_explained"),
+    [
+        pytest.param([Written(9090, "member-1", (SOURCE, 0, 3), None)], [], False, id="nobody gave it up"),
+        pytest.param([Written(9090, "member-1", (SOURCE, 0, 3), 12_090)], [], False, id="the answer was there"),
+        pytest.param([Written(9090, "member-1", (SOURCE, 0, 3), 12_090)], [Late(8000, 9000)], False, id="late before"),
+        pytest.param([Written(9090, "member-1", (SOURCE, 0, 3), 10_000)], [Late(9000, 9900)], False, id="too early"),
+        pytest.param([Written(9090, "member-1", (SOURCE, 0, 3), 12_090)], [Late(9000, 9900)], True, id="a late wire"),
+        pytest.param(
+            [Written(4000, "member-1", (SOURCE, 0, 3), 7000), Written(9090, "member-1", (SOURCE, 0, 3), None)],
+            [Late(6000, 6500)], False, id="another try's",
+        ),
+    ],
+)  # fmt: skip
+def test_only_the_try_itself_and_a_late_machine_explain_it(
+    written: list[Written], late: list[Late], *, is_explained: bool
+) -> None:
+    history = again(12_200)
+    if len(written) > 1:
+        history.posts.append(post(4010, "d", "503", accepted=False))
+    history = replace(history, written=written, late=late)
+    assert ("C3" in violations(history)) is not is_explained
