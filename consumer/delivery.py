@@ -38,6 +38,9 @@ from consumer.telemetry import Metrics, Repeated, log
 TICK_S = 0.25
 """How often waits in memory and probes are looked at."""
 
+BACKOFF_DOUBLINGS = 30
+"""More than any setting allows for; a probe may be a record's thousandth try."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
@@ -235,7 +238,8 @@ class Delivery:
             return isinstance(outcome, Retryable) and not (was_unconfirmed and outcome.may_duplicate)
 
         def wait_s(state: RetryCallState) -> float:
-            longest = min(policy.backoff_initial_s * 2 ** (state.attempt_number - 1), policy.backoff_max_s)
+            doubled = min(state.attempt_number - 1, BACKOFF_DOUBLINGS)
+            longest = min(policy.backoff_initial_s * 2**doubled, policy.backoff_max_s)
             return max(self._random.uniform(0, longest), self._asked_wait_s(_outcome_of(state)))
 
         def is_over(state: RetryCallState) -> bool:

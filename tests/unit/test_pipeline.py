@@ -281,6 +281,22 @@ def test_with_nothing_to_read_what_has_asked_asks_again() -> None:
     on_the_bench(run)
 
 
+def test_one_record_may_probe_for_days() -> None:
+    """Excludes a backoff that doubles with each of a thousand probes: no number holds that, and the process ended."""
+
+    async def run(rig: Rig) -> None:
+        rig.read(rig.assign(), "game:a")
+        await rig.answer(Answer(404))
+        for _ in range(1100):
+            await rig.advance(0.5)
+            await rig.answer(UNAVAILABLE)
+        await rig.advance(0.5)
+        await rig.answer(OK)
+        assert rig.count("events_delivered") == 1
+
+    on_the_bench(run, breaker=BreakerPolicy(probe_initial_s=0.25, probe_max_s=0.25))
+
+
 def test_a_probe_burns_no_attempt() -> None:
     async def run(rig: Rig) -> None:
         rig.read(rig.assign(), *[f"game:{i}" for i in range(20)])
