@@ -127,7 +127,7 @@ class Facts:
         if asked.given_up_ms is None or asked.given_up_ms - asked.at_ms < self._timeout_ms / 2 - TOLD_MS:
             return False
         there_ms = first.at_ms if first.answered_ms is None else first.answered_ms
-        return there_ms + TOLD_MS >= asked.given_up_ms or self.was_late(there_ms, asked.given_up_ms)
+        return there_ms + TOLD_MS >= asked.given_up_ms or self.was_late(asked.at_ms, asked.given_up_ms)
 
     def _moves_after(self, origin: Place, place: Place) -> Iterator[Moved]:
         since = next((move.at_ms for move in self.moves[origin] if move.place == place), 0)
