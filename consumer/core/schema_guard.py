@@ -172,6 +172,9 @@ class _Survey:
             return Shape(0, 0)  # it repeats, and is weighed as a whole where it is defined
         self._open.append(name)
         self._count(len(definition["fields"]), path)
+        for each in definition["fields"]:
+            if not isinstance(each["name"], str):
+                raise SchemaRefusedError(f"{_at(path)}: a field whose name is no text")
         shapes = [self.visit(each["type"], (*path, each["name"]), nesting + 1) for each in definition["fields"]]
         self._open.pop()
         memory = _RECORD_BYTES + sum(shape.memory_bytes + _SLOT_BYTES for shape in shapes)

@@ -5,7 +5,7 @@ import copy
 import json
 import pickle
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from consumer.adapters.avro_decoder import AvroDecoder
 from consumer.core.avro_reader import compile_reader, read_body
@@ -77,6 +77,8 @@ def replaced(path, part):
 
 
 @settings(max_examples=400, deadline=None)
+@example(("fields",), [{"name": None, "type": []}], b"")
+@example(("fields",), [{"name": None, "type": "int"}], b"\x02")
 @given(st.sampled_from(PLACES), JSON | RECURSIVE | st.one_of(*PARTS.values()), st.binary(max_size=60))
 def test_a_damaged_schema_is_refused_or_safe(path, part, body):
     text = SchemaText(json.dumps(replaced(path, part)))
