@@ -311,7 +311,7 @@ class Member:
         log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)
         if insecure := self._settings.kafka.insecure:
             log.warning("kafka.insecure", properties=",".join(insecure))
-        rebalance = Rebalance(self._loop, self._pipeline)
+        rebalance = Rebalance(self._loop, self._pipeline, self._clock)
         for source in self._sources:
             threading.Thread(target=self._read, args=(source, rebalance), name="kafka", daemon=True).start()
         gc.collect()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from consumer.core.assignment import Assignment
 from consumer.pipeline import Batch, Pipeline
+from consumer.ports import Clock
 from consumer.settlement import Positions
 
 MARGIN_S = 5.0
@@ -19,9 +20,10 @@ MARGIN_S = 5.0
 class Rebalance:
     """The pipeline as the Kafka thread sees it. Calls arrive on the event loop in the order they were made."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline, clock: Clock) -> None:
         self._loop = loop
         self._pipeline = pipeline
+        self._clock = clock
 
     def take(self, batch: Batch) -> None:
         """Hand over a micro-batch. Doesn't block."""
@@ -37,8 +39,9 @@ class Rebalance:
         Returns:
             What to store now, while the partitions are still ours; nothing if the event loop doesn't answer.
         """
-        drain = self._pipeline.drain(assignments, timeout_s=timeout_s, reason=reason)
-        future = asyncio.run_coroutine_threadsafe(drain, self._loop)
+        future = asyncio.run_coroutine_threadsafe(
+            self._drain(assignments, self._clock.monotonic() + timeout_s, reason), self._loop
+        )
         try:
             return future.result(timeout_s + MARGIN_S)
         except concurrent.futures.TimeoutError:
@@ -46,6 +49,11 @@ class Rebalance:
             # nobody drains any more, but the partitions go: what is left of them must not be sent by us
             self._fence_soon(assignments, reason)
             return []
+
+    async def _drain(self, assignments: Sequence[Assignment], deadline: float, reason: str) -> Positions:
+        """Drain in what is left of the time: who asked waits no longer, though the event loop comes late to it."""
+        left_s = max(0.0, deadline - self._clock.monotonic())
+        return await self._pipeline.drain(assignments, timeout_s=left_s, reason=reason)
 
     def lost(self, assignments: Sequence[Assignment]) -> None:
         """Fence *assignments* at once: the next owner works already, so nothing of ours may be stored."""

@@ -44,9 +44,9 @@ def watched_rebalance(bench: "Bench") -> type[Rebalance]:
     """Return the real one, watched: a partition is its member's from when the Kafka thread takes it."""
 
     class Watched(Rebalance):
-        def __init__(self, loop: Any, pipeline: Any) -> None:
+        def __init__(self, loop: Any, pipeline: Any, clock: Any) -> None:
             self._member = pipeline.member
-            super().__init__(loop, pipeline)
+            super().__init__(loop, pipeline, clock)
 
         def assigned(self, assignments: Sequence[Assignment]) -> None:
             bench.oracle.began(self._member.name, assignments)
