@@ -34,9 +34,11 @@ from consumer.adapters.tls import client_context
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
+from consumer.core.concurrency import Concurrency, ConcurrencyPolicy
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
 from consumer.core.parking import Parking
+from consumer.core.rate import Rate
 from consumer.core.record import Record
 from consumer.core.retry import RetryPlan
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
@@ -45,11 +47,13 @@ from consumer.envelope import Envelope
 from consumer.errors import ConsumerError, ExitCode, KafkaFatalError
 from consumer.forwarding import Forwarding
 from consumer.health import Health
+from consumer.key_order import KeyOrder
+from consumer.lanes import Lanes
 from consumer.parts import app_key, make_decoder, make_registry, make_translator, tell_misfit
 from consumer.pipeline import Pipeline
 from consumer.ports import Forwarder, ForwardProblem, Transport
 from consumer.rebalance import Rebalance
-from consumer.settings import Settings
+from consumer.settings import App as AppSettings, Delivery as DeliverySettings, Settings
 from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics, Progress, configure_logging, kafka_logger, log, scrub_uncaught
 from consumer.watchdog import Watchdog
@@ -138,16 +142,33 @@ class Member:
         forwarding = Forwarding(
             forwarder=self._forwarder, plan=plan, settlement=settlement, metrics=self._metrics, clock=self._clock
         )
+        breaker = Breaker(BreakerPolicy(**settings.breaker.model_dump()))
+        random = Random()  # noqa: S311 - jitter
         self._delivery = Delivery(
             transport=self._transport,
-            breaker=Breaker(BreakerPolicy(**settings.breaker.model_dump())),
-            lane_policy=LanePolicy(
-                settings.lane.waiting_records,
-                settings.lane.waiting_s,
-                settings.lane.probe_initial_s,
-                settings.lane.probe_max_s,
+            breaker=breaker,
+            concurrency=self._make_concurrency(),
+            rate=_rate(delivery),
+            lanes=Lanes(
+                LanePolicy(
+                    waiting_records=settings.lane.waiting_records,
+                    waiting_s=settings.lane.waiting_s,
+                    probe_initial_s=settings.lane.probe_initial_s,
+                    probe_max_s=settings.lane.probe_max_s,
+                    slow_share=delivery.slow_app_share,
+                    retry_share=delivery.retry_share,
+                ),
+                switched_off=frozenset(app_key(key) for key, app in settings.kochava.apps.items() if not app.enabled),
+                rates={app_key(key): rate for key, app in settings.kochava.apps.items() if (rate := _rate(app))},
+                breaker=breaker,
+                forwarding=forwarding,
+                settlement=settlement,
+                metrics=self._metrics,
+                clock=self._clock,
+                random=random,
+                requeue=self._requeue,
+                sweep_held=self._sweep_held,
             ),
-            switched_off=frozenset(app_key(key) for key, app in settings.kochava.apps.items() if not app.enabled),
             forwarding=forwarding,
             settlement=settlement,
             policy=DeliveryPolicy(
@@ -160,10 +181,8 @@ class Member:
             ),
             metrics=self._metrics,
             clock=self._clock,
-            random=Random(),  # noqa: S311 - jitter
+            random=random,
             resume=self._resume,
-            requeue=self._requeue,
-            sweep_held=self._sweep_held,
         )
         duplicates = None
         if settings.dedup.window_records:
@@ -177,11 +196,11 @@ class Member:
             forwarding=forwarding,
             settlement=settlement,
             our_topics=frozenset(plan.topics),
-            max_sending=delivery.connections,
             max_span_records=delivery.max_span_records,
             metrics=self._metrics,
             clock=self._clock,
             duplicates=duplicates,
+            order=KeyOrder(settlement=settlement, requeue=self._requeue) if delivery.order == "key" else None,
         )
 
     # -- parts
@@ -213,6 +232,13 @@ class Member:
             user_agent=kochava.user_agent,
             clock=self._clock,
             loop=self._loop,
+        )
+
+    def _make_concurrency(self) -> Concurrency:
+        delivery = self._settings.delivery
+        floor = min(delivery.min_connections, delivery.connections)
+        return Concurrency(
+            ConcurrencyPolicy(floor if delivery.adaptive_concurrency else delivery.connections, delivery.connections)
         )
 
     def _make_forwarder(self) -> Forwarder:
@@ -438,6 +464,7 @@ class Member:
         """Let the gauges read what they tell when somebody asks."""
         metrics, budget, pipeline = self._metrics, self._budget, self._pipeline
         metrics.in_flight_limit.set(budget.max_records)
+        metrics.concurrency_limit.read_from(lambda: {(): self._delivery.concurrency.limit})
         metrics.in_flight_events.read_from(lambda: {(): budget.records})
         metrics.events_in_flight.read_from(lambda: {(): sum(of.tracker.in_flight for of in pipeline.assignments)})
         metrics.assigned_partitions.read_from(
@@ -487,3 +514,10 @@ _NOT_READY = {
 
 def _labels(assignment: Assignment) -> tuple[str, str]:
     return assignment.partition.topic, str(assignment.partition.number)
+
+
+def _rate(limited: DeliverySettings | AppSettings) -> Rate | None:
+    """Return the rate that these settings allow, if they limit it."""
+    if limited.max_per_s is None:
+        return None
+    return Rate(limited.max_per_s, limited.burst or max(1, round(limited.max_per_s / 10)))

@@ -1,12 +1,13 @@
 """From a prepared request to its end: send, read the answer, try again, hold back (I6, I7, I8).
 
 The happy path is callbacks: no task and no future per event. What is rare, everything after a first failed try, is one
-coroutine per record, driven by tenacity. Two gates stand before the wire: the endpoint's breaker and the app's lane.
+coroutine per record, driven by tenacity. Two gates stand before the wire: the endpoint's breaker and the app's lane;
+beside them, how many requests may be on it, and how often one may begin.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -16,7 +17,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker
-from consumer.core.lane import Admission, Lane, LanePolicy
+from consumer.core.concurrency import Concurrency
+from consumer.core.lane import FAILING, SLOW_S, Admission
 from consumer.core.outcome import (
     Answer,
     Delivered,
@@ -28,9 +30,11 @@ from consumer.core.outcome import (
     Unconfirmed,
     classify,
 )
-from consumer.core.retry import retry_after_s
+from consumer.core.rate import Rate
+from consumer.core.retry import Tier, retry_after_s
 from consumer.envelope import Envelope, place_of
 from consumer.forwarding import Forwarding
+from consumer.lanes import AppLane, Lanes
 from consumer.ports import Clock, Transport
 from consumer.settlement import Settlement
 from consumer.telemetry import Metrics, Repeated, log
@@ -69,8 +73,9 @@ class Delivery:
         *,
         transport: Transport,
         breaker: Breaker,
-        lane_policy: LanePolicy,
-        switched_off: frozenset[str],
+        concurrency: Concurrency,
+        rate: Rate | None,
+        lanes: Lanes,
         forwarding: Forwarding,
         settlement: Settlement,
         policy: DeliveryPolicy,
@@ -78,16 +83,13 @@ class Delivery:
         clock: Clock,
         random: Random,
         resume: Callable[[], None],
-        requeue: Callable[[Iterable[Envelope]], None],
-        sweep_held: Callable[[int | None], None],
     ) -> None:
-        # switched_off: lanes that settings close and nothing probes. resume: records that wait elsewhere may be
-        # offered again; requeue: these may. sweep_held: the source shall read the held topic, all or about so many.
+        # rate: of requests to the endpoint, of all apps. resume: records that wait elsewhere may be offered again.
         self._transport = transport
         self.breaker = breaker
-        self._lane_policy = lane_policy
-        self._switched_off = switched_off
-        self._lanes: dict[str, Lane[Envelope]] = {}
+        self.concurrency = concurrency
+        self.rate = rate
+        self._lanes = lanes
         self._forwarding = forwarding
         self._settlement = settlement
         self._policy = policy
@@ -95,8 +97,6 @@ class Delivery:
         self._clock = clock
         self._random = random
         self._resume = resume
-        self._requeue = requeue
-        self._sweep_held = sweep_held
         self._tries: dict[asyncio.Task[None], Envelope] = {}
         self._asleep: dict[Envelope, asyncio.Task[None]] = {}
         """Those of them that wait between two tries: nothing of theirs is on the wire."""
@@ -130,77 +130,81 @@ class Delivery:
         Returns:
             Whether it is on the wire; else it waits or is on its way to the held topic.
         """
-        lane = self._lanes.get(envelope.app)
-        if lane is None:
-            lane = self._lanes[envelope.app] = Lane(self._lane_policy, switched_off=envelope.app in self._switched_off)
-        admission = lane.admit(self._clock.monotonic())
-        if admission is Admission.SEND or admission is Admission.PROBE:
-            envelope.is_lane_probe = admission is Admission.PROBE
-            self._settlement.activate(envelope)
-            self._send(envelope, is_probe=is_probe, answered=partial(self._first_answer, envelope, is_probe))
-            return True
-        self._keep_back(lane, envelope, may_wait=admission is Admission.WAIT)
-        return False
-
-    def _keep_back(self, lane: Lane[Envelope], envelope: Envelope, *, may_wait: bool) -> None:
-        if envelope.assignment.leaving:
-            self._settlement.abandon(envelope)
-        elif may_wait:
-            self._settlement.rest(envelope)
-            lane.wait(envelope, self._clock.monotonic())
-        else:
-            self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
+        lane = self._lanes.of(envelope.app)
+        now = self._clock.monotonic()
+        if not self._lanes.admit(lane, envelope, now, wire_limit=self.concurrency.limit):
+            return False
+        self._settlement.activate(envelope)
+        self._send(envelope, lane, now, is_probe=is_probe, answered=partial(self._first_answer, envelope, lane))
+        return True
 
     # -- one try
 
-    def _send(self, envelope: Envelope, *, is_probe: bool, answered: Callable[[Outcome], None]) -> None:
+    def _send(
+        self, envelope: Envelope, lane: AppLane, now: float, *, is_probe: bool, answered: Callable[[Outcome], None]
+    ) -> None:
         request = envelope.request
         assert request is not None, "only a prepared record is sent"
         self.on_the_wire += 1
-        started = self._clock.monotonic()
+        lane.on_the_wire += 1
+        if self.rate is not None:
+            self.rate.take(now)
+        if lane.rate is not None:
+            lane.rate.take(now)
         self._transport.send(
             request,
-            started + self._policy.request_timeout_s,
-            partial(self._answer, envelope, started, is_probe, answered),
+            now + self._policy.request_timeout_s,
+            partial(self._answer, envelope, lane, now, is_probe, answered),
         )
 
     def _answer(
         self,
         envelope: Envelope,
+        lane: AppLane,
         started: float,
         is_probe: bool,
         answered: Callable[[Outcome], None],
         answer: Answer | Fault,
     ) -> None:
         self.on_the_wire -= 1
+        lane.on_the_wire -= 1
         outcome = classify(answer)
         now = self._clock.monotonic()
+        latency_s = now - started
         metrics = self._metrics
-        metrics.delivery_duration.observe(now - started)
+        metrics.delivery_duration.observe(latency_s)
         metrics.delivery_attempts.add(_ATTEMPT_LABELS.get(outcome) or _attempt_labels(outcome))
         if is_probe:
             envelope.has_probed = True
+        failing = type(outcome) is Retryable
+        is_first = envelope.tries == 0
         # a probe is for the breaker: one that fails as all do burns no attempt
-        if not isinstance(outcome, Misconfigured) and not (is_probe and isinstance(outcome, Retryable)):
+        if not isinstance(outcome, Misconfigured) and not (is_probe and failing):
             envelope.tries += 1
-        if self.breaker.note(outcome, now, probe=is_probe):
+        self._lanes.answered(lane, envelope.app, latency_s, now, failing=failing, is_first=is_first)
+        is_apps_own = failing and self._lanes.failed(lane, envelope, self._asked_wait_s(outcome), now)
+        # whoever is slow or fails alone tells nothing of what the endpoint takes
+        is_news = not is_apps_own and (latency_s < SLOW_S or not self._lanes.is_slow(lane, envelope.app, now))
+        if is_news and self.concurrency.answered(latency_s, now, throttled=failing):
+            metrics.concurrency_moves.add((self.concurrency.reason,))
+        if (is_probe or not is_apps_own) and self.breaker.note(outcome, now, probe=is_probe):
             self._breaker_moved()
         if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
-            self._note_lane(envelope, outcome, now)
+            self._lanes.note(lane, envelope, outcome, now)
         answered(outcome)
         self._resume()
 
-    def _first_answer(self, envelope: Envelope, _is_probe: bool, outcome: Outcome) -> None:
+    def _first_answer(self, envelope: Envelope, lane: AppLane, outcome: Outcome) -> None:
         if type(outcome) is Delivered:
             self._delivered(envelope)
         elif envelope.assignment.fenced:  # the next owner reads it again
             self._let_go(envelope)
         elif isinstance(outcome, Retryable | Unconfirmed) or _is_endpoint(outcome):
-            task = asyncio.get_running_loop().create_task(self._persist(envelope, outcome))
+            task = asyncio.get_running_loop().create_task(self._persist(envelope, lane, outcome))
             self._tries[task] = envelope
             task.add_done_callback(self._try_ended)
         else:
-            self._finish(envelope, outcome)
+            self._finish(envelope, lane, outcome)
 
     def _try_ended(self, task: asyncio.Task[None]) -> None:
         envelope = self._tries.pop(task)
@@ -213,7 +217,7 @@ class Delivery:
 
     # -- further tries
 
-    async def _persist(self, envelope: Envelope, first: Outcome) -> None:
+    async def _persist(self, envelope: Envelope, lane: AppLane, first: Outcome) -> None:
         """Try until it is delivered, hopeless, or out of budget; *first* is the outcome of the first try."""
         policy = self._policy
         budget = _Budget(self._clock.monotonic() + policy.retry_budget_s)
@@ -222,9 +226,9 @@ class Delivery:
 
         async def attempt() -> Outcome:
             nonlocal last
-            last = outcomes.pop() if outcomes else await self._ask(envelope, budget, last)
+            last = outcomes.pop() if outcomes else await self._ask(envelope, lane, budget, last)
             while _is_endpoint(last):  # burns no attempt
-                last = await self._ask(envelope, budget, last)
+                last = await self._ask(envelope, lane, budget, last)
             return last
 
         def is_worth_another(outcome: Outcome) -> bool:
@@ -240,11 +244,16 @@ class Delivery:
         def wait_s(state: RetryCallState) -> float:
             doubled = min(state.attempt_number - 1, BACKOFF_DOUBLINGS)
             longest = min(policy.backoff_initial_s * 2**doubled, policy.backoff_max_s)
-            return max(self._random.uniform(0, longest), self._asked_wait_s(_outcome_of(state)))
+            gate_s = 0.0 if lane.closed_for is None else lane.probes.due_at - self._clock.monotonic()
+            return max(self._random.uniform(0, longest), self._asked_wait_s(_outcome_of(state)), gate_s)
 
         def is_over(state: RetryCallState) -> bool:
             if self.breaker.is_open:  # it will be held, and nothing is forwarded meanwhile
                 return False
+            if lane.closed_for == FAILING:  # a tier waits longer
+                return True
+            if lane.retries < 1 and self._next_tier(envelope, _outcome_of(state)) is not None:
+                return True
             ends = self._clock.monotonic() + state.upcoming_sleep
             return envelope.tries >= policy.max_attempts or ends > budget.ends_at
 
@@ -266,26 +275,39 @@ class Delivery:
             final: Outcome = await retrying(attempt)
         except asyncio.CancelledError:
             if envelope.is_stepping_aside and not envelope.assignment.fenced:
-                self._put_back_lane_probe(envelope)
+                self._lanes.put_back_probe(envelope)
                 self._forwarding.step_aside(envelope)
             else:  # fenced, or the process ends: the next owner reads it again
                 self._let_go(envelope)
             return
-        self._finish(envelope, final)
+        self._finish(envelope, lane, final)
 
-    async def _ask(self, envelope: Envelope, budget: _Budget, last: Outcome) -> Outcome:
+    async def _ask(self, envelope: Envelope, lane: AppLane, budget: _Budget, last: Outcome) -> Outcome:
         """Send once more, when the breaker lets it; *last* is how it ended before, and ends where no try is left."""
         is_probe = await self._clearance(envelope, budget)
-        if not is_probe and envelope.tries >= self._policy.max_attempts and not _is_endpoint(last):
-            return last  # it only waited until it may be forwarded
+        if not is_probe:
+            if envelope.tries >= self._policy.max_attempts and not _is_endpoint(last):
+                return last  # it only waited until it may be forwarded
+            if lane.closed_for is not None and isinstance(last, Retryable):
+                if lane.admit(self._clock.monotonic()) is not Admission.PROBE:
+                    return last._replace(retry_after=None)  # it has waited; nothing is asked now but a probe
+                envelope.is_lane_probe = True
+            lane.retries -= 1
+            await self._may_begin(lane)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def answered(outcome: Outcome) -> None:
             if not future.done():
                 future.set_result(outcome)
 
-        self._send(envelope, is_probe=is_probe, answered=answered)
+        self._send(envelope, lane, self._clock.monotonic(), is_probe=is_probe, answered=answered)
         return await future
+
+    async def _may_begin(self, lane: AppLane) -> None:
+        """Wait until the rates of the endpoint and of the app let one more request begin."""
+        rates = [rate for rate in (self.rate, lane.rate) if rate is not None]
+        while (wait_s := max((rate.wait_s(self._clock.monotonic()) for rate in rates), default=0.0)) > 0:  # noqa: ASYNC110 - a time and no event
+            await asyncio.sleep(wait_s)
 
     async def _clearance(self, envelope: Envelope, budget: _Budget) -> bool:
         """Wait while the breaker is open, with the budget stopped.
@@ -314,12 +336,12 @@ class Delivery:
         self._settlement.activate(envelope)
         return is_probe
 
-    def _finish(self, envelope: Envelope, outcome: Outcome) -> None:
+    def _finish(self, envelope: Envelope, lane: AppLane, outcome: Outcome) -> None:
         """End *envelope* with the outcome of its last try of this hop."""
         if envelope.assignment.fenced and not isinstance(outcome, Delivered):
             self._let_go(envelope)
             return
-        self._put_back_lane_probe(envelope)
+        self._lanes.put_back_probe(envelope)
         match outcome:
             case Delivered():
                 self._delivered(envelope)
@@ -329,33 +351,29 @@ class Delivery:
             case Retryable() | Unconfirmed() if envelope.is_unconfirmed or envelope.hop.was_unconfirmed:
                 self._forwarding.dead_letter(envelope, stage="deliver", reason="unconfirmed", status=outcome.status)
             case Retryable() | Unconfirmed():
-                tier = self._forwarding.plan.next_tier(envelope.hop.tier, self._asked_wait_s(outcome))
-                if tier is None:
-                    self._forwarding.dead_letter(
-                        envelope, stage="deliver", reason=f"exhausted_{outcome.reason}", status=outcome.status
-                    )
-                else:
+                tier = self._next_tier(envelope, outcome)
+                if tier is not None:
                     self._forwarding.retry(envelope, tier, reason=outcome.reason, status=outcome.status)
+                elif lane.closed_for == FAILING:
+                    self._lanes.keep_back(lane, envelope, may_wait=False)  # as if the endpoint were away
+                else:
+                    reason = f"exhausted_{outcome.reason}"
+                    self._forwarding.dead_letter(envelope, stage="deliver", reason=reason, status=outcome.status)
             case Misconfigured():
-                lane = self._lanes[envelope.app]
-                has_room = len(lane.waiting) < self._lane_policy.waiting_records
-                self._keep_back(lane, envelope, may_wait=has_room and not lane.is_switched_off)
+                self._lanes.keep_back(lane, envelope, may_wait=lane.has_room and not lane.is_switched_off)
+
+    def _next_tier(self, envelope: Envelope, outcome: Outcome) -> Tier | None:
+        return self._forwarding.plan.next_tier(envelope.hop.tier, self._asked_wait_s(outcome))
 
     def _let_go(self, envelope: Envelope) -> None:
-        self._put_back_lane_probe(envelope)
+        self._lanes.put_back_probe(envelope)
         self._settlement.abandon(envelope)
-
-    def _put_back_lane_probe(self, envelope: Envelope) -> None:
-        """Let another record ask for the lane, if *envelope* was to and its answers said nothing about it."""
-        if envelope.is_lane_probe:
-            envelope.is_lane_probe = False
-            self._lanes[envelope.app].probes.put_back()
 
     def _asked_wait_s(self, outcome: Outcome) -> float:
         header = outcome.retry_after if isinstance(outcome, Retryable) else None
         return retry_after_s(header, self._clock.wall_ms(), self._policy.retry_after_cap_s)
 
-    # -- the breaker and the lanes move
+    # -- the breaker moves
 
     def _breaker_moved(self) -> None:
         breaker = self.breaker
@@ -364,6 +382,7 @@ class Delivery:
             self._settlement.close_reading("breaker")
             log.error("breaker.opened", reason=breaker.reason or "", in_flight=self.on_the_wire)
             return
+        self.concurrency.restart(self._clock.monotonic())
         log.info("breaker.closed", open_s=round(self._clock.monotonic() - breaker.opened_at, 3))
         self._settlement.open_reading("breaker")
         while self._clearances:
@@ -378,49 +397,11 @@ class Delivery:
                 return True
         return False
 
-    def _note_lane(self, envelope: Envelope, outcome: Outcome, now: float) -> None:
-        lane = self._lanes[envelope.app]
-        if isinstance(outcome, Misconfigured):
-            if outcome.scope == "app":
-                if lane.refused(outcome.reason, now, probe=envelope.is_lane_probe):
-                    self._metrics.lane_closed.set(1, (envelope.app,))
-                    log.error("lane.closed", app=envelope.app, reason=outcome.reason)
-                envelope.is_lane_probe = False
-        elif isinstance(outcome, Delivered | Rejected):
-            envelope.is_lane_probe = False
-            if lane.accepted():
-                self._metrics.lane_closed.set(0, (envelope.app,))
-                log.info("lane.opened", app=envelope.app, waiting=len(lane.waiting))
-                self._release_waiting(lane)
-                self._sweep_held(None)
-
-    def _release_waiting(self, lane: Lane[Envelope]) -> None:
-        waiting, lane.waiting = lane.waiting, deque()
-        self._requeue(envelope for _, envelope in waiting)
-
     def tick(self) -> None:
         """Look at everything that waits for a time: call it every `TICK_S`."""
-        now = self._clock.monotonic()
-        for lane in self._lanes.values():
-            if lane.closed_for is not None:
-                self._tick_lane(lane, now)
+        self._lanes.tick(self._clock.monotonic(), self.concurrency.limit)
         if self._is_probe_due and self._clearances:
             self._probe()
-
-    def _tick_lane(self, lane: Lane[Envelope], now: float) -> None:
-        while lane.waiting and lane.waiting[0][0] <= now:
-            _, envelope = lane.waiting.popleft()
-            if self.breaker.is_open or lane.probes.is_out or now < lane.probes.due_at:
-                self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
-            else:
-                self._requeue([envelope])
-                return
-        if lane.is_switched_off or lane.probes.is_out or now < lane.probes.due_at or self.breaker.is_open:
-            return
-        if lane.waiting:
-            self._requeue([lane.waiting.popleft()[1]])
-        else:
-            self._sweep_held(self._lane_policy.waiting_records)
 
     def _probe(self) -> None:
         """Let one that waits for the breaker ask for it; if all have, one that is read now, if there is any."""
@@ -448,23 +429,13 @@ class Delivery:
                 if is_in_the_way(envelope) and not envelope.is_stepping_aside:
                     envelope.is_stepping_aside = True
                     task.cancel()
-        for lane in self._lanes.values():
-            leaving = [envelope for _, envelope in lane.waiting if is_in_the_way(envelope)]
-            if leaving:
-                lane.waiting = deque(entry for entry in lane.waiting if entry[1] not in leaving)
-                for envelope in leaving:
-                    self._forwarding.hold(envelope, reason=lane.closed_for or "closed")
+        self._lanes.clear_the_way(is_in_the_way)
 
     # -- the assignment ends
 
     def leave(self, assignments: set[Assignment]) -> None:
         """Let go of all records of *assignments* that only wait: for the breaker, for their lane."""
-        for lane in self._lanes.values():
-            kept = deque(entry for entry in lane.waiting if entry[1].assignment not in assignments)
-            for _, envelope in lane.waiting:
-                if envelope.assignment in assignments:
-                    self._settlement.abandon(envelope)
-            lane.waiting = kept
+        self._lanes.leave(assignments)
         for future, envelope in self._clearances:
             if envelope.assignment in assignments:
                 future.cancel()

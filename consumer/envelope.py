@@ -41,6 +41,8 @@ class Envelope:
     ended: Callable[["Envelope", bool], None] | None = None
     """Told of its end, and whether it was delivered, since copies of it may wait for that. Not told if it is abandoned:
     then they are, too."""
+    turn_over: Callable[["Envelope"], None] | None = None
+    """Its turn among those of its key has come; told of its end. Not told if it is abandoned."""
     has_waited: bool = False
     """It is a copy and waited for the end of another one."""
 

@@ -15,6 +15,7 @@ from consumer.delivery import Delivery, raise_bug
 from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
+from consumer.key_order import KeyOrder
 from consumer.ports import Apart, Clock, Decoder, SchemaNeeded
 from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics, log
@@ -35,11 +36,11 @@ class Pipeline:
         forwarding: Forwarding,
         settlement: Settlement,
         our_topics: frozenset[str],
-        max_sending: int,
         max_span_records: int,
         metrics: Metrics,
         clock: Clock,
         duplicates: Duplicates | None = None,
+        order: KeyOrder | None = None,
     ) -> None:
         self._decoder = decoder
         self._translator = translator
@@ -47,11 +48,12 @@ class Pipeline:
         self._forwarding = forwarding
         self._settlement = settlement
         self._our_topics = our_topics
-        self._max_sending = max_sending
         self._max_span_records = max_span_records
         self._metrics = metrics
         self._clock = clock
         self._duplicates = duplicates
+        self._order = order
+        self._pump_is_due = False
         self._ready: deque[Envelope] = deque()
         self._waiting_for_schema: dict[object, list[Envelope]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
@@ -106,15 +108,31 @@ class Pipeline:
         asyncio.get_running_loop().call_soon(self.pump)
 
     def pump(self) -> None:
-        """Start waiting records while there are connections for them."""
+        """Start waiting records while more may be on the wire."""
         ready = self._ready
         delivery = self._delivery
-        while ready and delivery.on_the_wire < self._max_sending:
+        concurrency = delivery.concurrency
+        while ready:
+            if delivery.on_the_wire >= concurrency.limit:
+                concurrency.is_wanted = True
+                return
+            if delivery.rate is not None and (wait_s := delivery.rate.wait_s(self._clock.monotonic())) > 0:
+                self._pump_in(wait_s)
+                return
             is_probe = delivery.breaker.is_open
             if is_probe and not delivery.take_probe():
                 return
             if not self._start(ready.popleft(), is_probe=is_probe) and is_probe:
                 delivery.breaker.probes.put_back()
+
+    def _pump_in(self, seconds: float) -> None:
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_later(seconds, self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_is_due = False
+        self.pump()
 
     def _start(self, envelope: Envelope, *, is_probe: bool) -> bool:
         """Bring *envelope* as far as it gets without waiting.
@@ -124,6 +142,8 @@ class Pipeline:
         """
         if envelope.assignment.leaving:
             self._settlement.abandon(envelope)
+            return False
+        if self._order is not None and not self._order.enter(envelope):
             return False
         decoded = envelope.decoded
         step = self._translator.translate(envelope.record) if decoded is None else self._translator.go_on(decoded)
@@ -262,6 +282,8 @@ class Pipeline:
         self._leave(gone)
         if self._duplicates is not None:
             self._duplicates.end(gone)
+        if self._order is not None:
+            self._order.end(gone)
         positions = self._settlement.fence(list(assignments), reason)
         self._delivery.cut(gone)
         self.assignments -= gone
@@ -283,6 +305,8 @@ class Pipeline:
             self._waiting_for_schema[reference] = stay
         for envelope in [one for one in self._apart if one.assignment in assignments]:
             self._settlement.abandon(self._take_back(envelope))
+        if self._order is not None:
+            self._order.leave(assignments)
         self._delivery.leave(assignments)
 
     async def close(self) -> None:

@@ -71,6 +71,7 @@ def _tier(label: str) -> str:
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Start = Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_moment)]
 Tier = Annotated[str, AfterValidator(_tier)]
@@ -264,6 +265,8 @@ class Mapping_(_Section):  # noqa: N801 - Mapping is a type of the standard libr
 class App(_Section):
     guid: str = Field(min_length=1, description="The App GUID that Kochava gave this app on this platform.")
     enabled: bool = Field(True, description="false: its events are held, not sent, not lost.")
+    max_per_s: PerSecond | None = Field(None, description="Requests per second for this app, of this process.")
+    burst: Count | None = Field(None, description="Requests at once within max_per_s; by default a tenth of a second.")
     api_key: SecretStr | None = Field(None, description="Strict authentication: the API key.")
     app_secret: SecretStr | None = Field(None, description="Strict authentication: the app secret.")
 
@@ -327,6 +330,21 @@ class Delivery(_Section):
         100_000, description="Offsets between a stalled record and the last one read, per partition."
     )
     connections: Count = Field(512, description="Connections to the endpoint, and requests on their way.")
+    adaptive_concurrency: bool = Field(
+        True, description="Find out how many requests the endpoint takes; else as many as there are connections."
+    )
+    min_connections: Count = Field(8, description="Requests on their way that are always allowed.")
+    max_per_s: PerSecond | None = Field(None, description="Requests per second, of all apps and of this process.")
+    burst: Count | None = Field(None, description="Requests at once within max_per_s; by default a tenth of a second.")
+    slow_app_share: Share = Field(
+        0.125, description="Share of the requests on their way for an app that answers slowly while others don't."
+    )
+    retry_share: Share = Field(
+        0.2, description="Further tries of an app, of its first ones; beyond it, failing events go to the retry tiers."
+    )
+    order: Literal["none", "key"] = Field(
+        "none", description="key: events of one key are sent one after another (not across our topics)."
+    )
     connect_timeout_s: Seconds = Field(5, description="Name, connection and TLS together, seconds.")
     request_timeout_s: Seconds = Field(8, description="One request, waiting for a connection included, seconds.")
     idle_timeout_s: Seconds = Field(15, description="An unused connection is closed after, seconds.")

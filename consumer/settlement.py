@@ -125,6 +125,8 @@ class Settlement:
             log.error("guard.tripped", share=round(self._guard.share, 4), max_share=self._guard.max_share)
         if envelope.ended is not None:
             envelope.ended(envelope, end == "delivered")
+        if envelope.turn_over is not None:
+            envelope.turn_over(envelope)
 
     def abandon(self, envelope: Envelope) -> None:
         """Let go of *envelope* unsettled, for the next owner. It is counted when its assignment is fenced."""

@@ -1,4 +1,7 @@
-"""One app's lane: 401, 403 or a switched-off app stop that app alone, and make no dead letter (I7).
+"""One app's lane: what stops that app alone, and makes no dead letter (I7).
+
+It closes on 401 and 403, until a probe succeeds; on a Retry-After, for as long as it says; when the app fails while
+others are served; and for good if settings switch the app off.
 
 While the lane is closed a few of its records wait in memory, for a bounded time, as the next probes; the rest goes to
 the held topic unchanged. An app that settings switch off is never probed.
@@ -10,8 +13,12 @@ from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from consumer.core.breaker import Probes
+from consumer.core.rate import Rate
 
 Item = TypeVar("Item")
+
+FAILING = "failing_answers"
+"""Why a lane is closed whose app fails while others are served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,20 @@ class LanePolicy:
     waiting_s: float = 20.0
     probe_initial_s: float = 5.0
     probe_max_s: float = 60.0
+    slow_share: float = 0.125
+    """Of the requests on the wire, so much is for an app that answers slowly while others don't."""
+    retry_share: float = 0.2
+    """Further tries of an app, of its first tries."""
+
+
+SLOW_RATIO = 4.0
+SLOW_S = 0.1
+"""An app is slow above so many times the usual latency, and so much more."""
+FEW_RETRIES = 30.0
+MANY_RETRIES = 100.0
+"""What an app may always try again, and what it may have saved."""
+_NEWS = 0.1
+"""What the last answer counts in the mean of an app's latency."""
 
 
 class Admission(Enum):
@@ -35,10 +56,24 @@ class Admission(Enum):
 class Lane(Generic[Item]):
     """The state of one app's lane. `closed_for` is the reason, None while open."""
 
-    __slots__ = ("_policy", "closed_for", "is_switched_off", "probes", "waiting")
+    __slots__ = (
+        "_policy", "answered_at", "answers_seen", "closed_for", "has_held", "is_switched_off", "latency_s",
+        "on_the_wire", "probes", "rate", "retries", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, policy: LanePolicy, *, switched_off: bool = False) -> None:
+    def __init__(self, policy: LanePolicy, *, switched_off: bool = False, rate: Rate | None = None) -> None:
         self._policy = policy
+        self.rate = rate
+        self.on_the_wire = 0
+        self.latency_s = 0.0
+        """The mean of its answers, the last ones counting most."""
+        self.answered_at = 0.0
+        self.answers_seen = 0
+        """The answers of all apps when it had its last one: those since are others'."""
+        self.retries = FEW_RETRIES
+        """Further tries that it may make now."""
+        self.has_held = False
+        """It is open, and records of it went to the held topic: it was too slow, or its rate too low."""
         self.is_switched_off = switched_off
         self.closed_for: str | None = "disabled" if switched_off else None
         self.probes = Probes(policy.probe_initial_s, policy.probe_max_s)
@@ -53,7 +88,26 @@ class Lane(Generic[Item]):
             return Admission.HOLD
         if self.probes.take(now):
             return Admission.PROBE
-        return Admission.WAIT if len(self.waiting) < self._policy.waiting_records else Admission.HOLD
+        return Admission.WAIT if self.has_room else Admission.HOLD
+
+    def begin(self, now: float, answers: int) -> None:
+        """Note a first try; *answers* is how many all apps have had so far."""
+        if self.on_the_wire == 0:  # nothing was asked before, so that nothing could be answered
+            self.answered_at = now
+            self.answers_seen = answers
+        if self.retries < MANY_RETRIES:
+            self.retries += self._policy.retry_share
+
+    def answered(self, latency_s: float, now: float, answers: int) -> None:
+        """Note an answer; *answers* as in `begin`, with this one."""
+        self.latency_s += (latency_s - self.latency_s) * _NEWS
+        self.answered_at = now
+        self.answers_seen = answers
+
+    @property
+    def has_room(self) -> bool:
+        """One more may wait in memory."""
+        return len(self.waiting) < self._policy.waiting_records
 
     def wait(self, item: Item, now: float) -> None:
         self.waiting.append((now + self._policy.waiting_s, item))
@@ -71,6 +125,21 @@ class Lane(Generic[Item]):
         if probe:
             self.probes.failed(now)
         return False
+
+    def hold_off(self, until: float, *, probe: bool) -> bool:
+        """Ask nothing before *until*, as a Retry-After wants.
+
+        Returns:
+            Whether the lane closed by it.
+        """
+        was_open = self.closed_for is None
+        if was_open:
+            self.closed_for = "retry_after"
+            self.probes.start(until)
+        self.probes.due_at = until if was_open else max(self.probes.due_at, until)
+        if probe:
+            self.probes.put_back()
+        return was_open
 
     def accepted(self) -> bool:
         """Note that a probe was not refused.

@@ -82,7 +82,7 @@ EVENTS: dict[str, LogEvent] = {
     ),
     "breaker.opened": _error("The endpoint fails: nothing is read until a probe succeeds.", "reason", "in_flight"),
     "breaker.closed": _info("The endpoint works again.", "open_s"),
-    "lane.closed": _error("Kochava refuses this app: its events wait or are held.", "app", "reason"),
+    "lane.closed": _error("Kochava refuses this app, or it fails alone: its events wait or are held.", "app", "reason"),
     "lane.opened": _info("Kochava takes this app again.", "app", "waiting"),
     "schema.unavailable": _warning("A schema cannot be had; its records wait.", "schema", "reason", "count"),
     "schema.fetched": _info("A schema is here.", "schema"),

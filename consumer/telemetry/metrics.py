@@ -189,6 +189,8 @@ class Metrics(Collector):
         self.dead_letter_guard_tripped = g(
             "kochava_dead_letter_guard_tripped", "1: too many dead letters, reading stopped until a restart."
         )
+        self.concurrency_limit = g("kochava_concurrency_limit", "Requests that may be on the wire now.")
+        self.concurrency_moves = c("kochava_concurrency_moves", "Moves of that limit, by their reason.", ["reason"])
         self.circuit_state = g("kochava_circuit_state", "0 closed, 1 open: nothing is read.")
         self.lane_closed = g("kochava_lane_closed", "1: this app's events wait or are held.", ["app"])
         self.connections_open = g("kochava_connections_open", "Connections to the endpoint.")

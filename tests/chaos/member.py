@@ -73,9 +73,9 @@ def _keep_journal(path: str) -> None:
             note("leaves", *assignment.partition)
         return gone
 
-    def sending(self: Any, envelope: Any, **how: Any) -> None:
+    def sending(self: Any, envelope: Any, *rest: Any, **how: Any) -> None:
         note("sends", *envelope.assignment.partition, envelope.record.offset)
-        send(self, envelope, **how)
+        send(self, envelope, *rest, **how)
 
     def asking(self: Any, request: bytes, deadline: float, answered: Any) -> None:
         envelope = answered.args[0]  # of a partial of `answering`, made by `_send`

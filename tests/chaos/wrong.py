@@ -32,10 +32,10 @@ def dropped_4xx() -> None:
     """Count a refused event as done."""
     original = delivery.Delivery._finish
 
-    def finish(self: Any, envelope: Any, outcome: Any) -> None:
+    def finish(self: Any, envelope: Any, lane: Any, outcome: Any) -> None:
         if getattr(outcome, "status", None) in {400, 413, 422}:
             outcome = Delivered()
-        original(self, envelope, outcome)
+        original(self, envelope, lane, outcome)
 
     delivery.Delivery._finish = finish  # type: ignore[method-assign]
 

@@ -49,7 +49,10 @@ TIERS = ("1s", "3s")
 
 
 @cache
-def settings(batch_max_records: int, max_in_flight: int, connections: int, max_span: int, protocol: str) -> Settings:
+def settings(
+    batch_max_records: int, max_in_flight: int, connections: int, max_span: int, protocol: str, order: str,
+    max_per_s: float | None,
+) -> Settings:  # fmt: skip
     """Return settings that nest as real ones do, with everything faster."""
     return Settings.model_validate({
         "kafka": {
@@ -61,7 +64,8 @@ def settings(batch_max_records: int, max_in_flight: int, connections: int, max_s
         "delivery": {
             "max_in_flight_records": max_in_flight, "connections": connections, "max_span_records": max_span,
             "connect_timeout_s": 1, "request_timeout_s": 1.5, "retry_budget_s": 3, "drain_timeout_s": 4,
-            "close_timeout_s": 8, "max_attempts": 3, "backoff_initial_s": 0.25, "backoff_max_s": 1,
+            "close_timeout_s": 8, "order": order, "max_per_s": max_per_s, "burst": 2, "max_attempts": 3,
+            "backoff_initial_s": 0.25, "backoff_max_s": 1,
         },
         "breaker": {"window_answers": 20, "min_answers": 8, "unconfirmed_window": 50, "unconfirmed_share": 0.1,
                     "probe_initial_s": 0.5, "probe_max_s": 2},

@@ -104,6 +104,8 @@ class Oracle:
         self._origins: dict[Place, Place] = {}
         self._outcomes: dict[Place, list[Outcome]] = defaultdict(list)
         self._posts: dict[Post, Outcome] = {}
+        self.is_ordered = False
+        self._last_of_key: dict[tuple[Tenure, bytes], Post] = {}
         self._tenures: dict[Assignment, Tenure] = {}
         self._died_at: dict[str, float] = {}
         self._dumb_since: dict[str, float] = {}
@@ -205,7 +207,17 @@ class Oracle:
     # -- outcomes
 
     def _posted(self, post: Post) -> None:
-        self._posts[post] = self._expect("accepted", post.member, post.place)
+        outcome = self._posts[post] = self._expect("accepted", post.member, post.place)
+        if self.is_ordered:
+            self._is_in_order(post, outcome.tenure)
+
+    def _is_in_order(self, post: Post, tenure: Tenure) -> None:
+        """C6: within an assignment, the events of a key go one after another, each until it has ended."""
+        key = self._broker.logs[Partition(*post.place[:2])].records[post.place[2]].key()
+        last = self._last_of_key.get((tenure, key or b""))
+        if last is not None and (last.is_on_the_wire or last.place > post.place):
+            self.fail(f"C6: {post.place} is sent after {last.place}, of the same key")
+        self._last_of_key[tenure, key or b""] = post
 
     def _expect(self, kind: Literal["accepted", "copied"], member: str, place: Place) -> Outcome:
         tenures = self._of_member[member, Partition(*place[:2])]

@@ -38,6 +38,7 @@ class Played:
 def play(seed: int, *, tracing: bool = False) -> Played:
     """Run the schedule of *seed*; the same seed gives the same history."""
     bench = Bench(seed, _settings(seed), tracing=tracing)
+    bench.oracle.is_ordered = bench.settings.delivery.order == "key"
     schedule = Schedule(bench)
     violation = None
     with bench.seams():
@@ -62,7 +63,9 @@ def _settings(seed: int) -> Settings:
     batch, in_flight = random.choice([(3, 8), (10, 16), (50, 64)])
     connections = random.choice([2, 8])
     span = random.choice([in_flight, in_flight * 2, 1000])
-    return settings(batch, in_flight, connections, span, random.choice(["classic", "consumer"]))
+    protocol = random.choice(["classic", "consumer"])
+    order, max_per_s = random.choice(["none", "none", "key"]), random.choice([None, None, None, 50.0])
+    return settings(batch, in_flight, connections, span, protocol, order, max_per_s)
 
 
 class Schedule:
@@ -110,11 +113,14 @@ class Schedule:
             value = f"{what} {random.choice(APPS)} e{number}"
             self._world.after(at, partial(self._produce, random.choice(partitions), value, gap))
 
+    def _key_of(self, event_id: str) -> bytes:
+        return f"user-{int(event_id[1:]) % 3}".encode() if self._bench.oracle.is_ordered else event_id.encode()
+
     def _produce(self, partition: Partition, value: str, gap: int) -> None:
         broker = self._bench.broker
         what, _, event_id = value.split()
         headers = (("trace", b"t"),) if self._random.random() < 0.2 else ()
-        offset = broker.append(partition, event_id.encode(), value.encode(), headers)
+        offset = broker.append(partition, self._key_of(event_id), value.encode(), headers)
         self._bench.oracle.wants[*partition, offset] = "" if what == "drop" else event_id
         if gap:
             broker.logs[partition].skip(gap)

@@ -62,6 +62,7 @@ class Post:
     event_id: str
     place: tuple[str, int, int]
     """Of the record that it was made for: topic, partition, offset."""
+    is_on_the_wire: bool = True
     is_clean: bool = False
     """It heard that the event was accepted."""
 
@@ -138,6 +139,7 @@ class FakeTransport:
         answered = self._open.pop(post, None)
         if answered is None:
             return
+        post.is_on_the_wire = False
         post.is_clean = isinstance(classify(answer), Delivered)
         for watch in self._sink.on_answer:
             watch(post)

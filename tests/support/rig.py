@@ -13,16 +13,20 @@ from random import Random
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
+from consumer.core.concurrency import Concurrency, ConcurrencyPolicy
 from consumer.core.flood_guard import FloodGuard
 from consumer.core.lane import LanePolicy
 from consumer.core.offset_map import OffsetMap, decode
 from consumer.core.outcome import Answer, Fault
+from consumer.core.rate import Rate
 from consumer.core.record import Headers, Partition, Record
 from consumer.core.retry import RetryPlan
 from consumer.delivery import Delivery, DeliveryPolicy
 from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
+from consumer.key_order import KeyOrder
+from consumer.lanes import Lanes
 from consumer.pipeline import Pipeline
 from consumer.ports import Answered, Apart, Decoded, ForwardProblem, Request, SchemaNeeded, Undecodable
 from consumer.settlement import Positions, Settlement
@@ -149,6 +153,9 @@ class Rig:
     max_span_records: int = 1000
     window_records: int = 0
     max_attempts: int = 4
+    rate: Rate | None = None
+    rates: dict[str, Rate] = field(default_factory=dict)
+    is_ordered: bool = False
     lane: LanePolicy = field(default_factory=lambda: LanePolicy(waiting_records=2))
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     guard: FloodGuard = field(default_factory=lambda: FloodGuard(0.05, 10_000, 100))
@@ -173,20 +180,28 @@ class Rig:
         self.forwarding = Forwarding(
             forwarder=self.forwarder, plan=PLAN, settlement=self.settlement, metrics=self.metrics, clock=self.clock
         )
+        breaker, random = Breaker(self.breaker), Random(1)
+        lanes = Lanes(
+            self.lane, switched_off=self.switched_off, rates=self.rates, breaker=breaker, forwarding=self.forwarding,
+            settlement=self.settlement, metrics=self.metrics, clock=self.clock, random=random, requeue=self._requeue,
+            sweep_held=self.sweeps.append,
+        )  # fmt: skip
         self.delivery = Delivery(
-            transport=self.transport, breaker=Breaker(self.breaker), lane_policy=self.lane,
-            switched_off=self.switched_off, forwarding=self.forwarding, settlement=self.settlement,
+            transport=self.transport, breaker=breaker,
+            concurrency=Concurrency(ConcurrencyPolicy(self.connections, self.connections)),
+            rate=self.rate, lanes=lanes, forwarding=self.forwarding, settlement=self.settlement,
             policy=DeliveryPolicy(max_attempts=self.max_attempts), metrics=self.metrics, clock=self.clock,
-            random=Random(1), resume=self._resume, requeue=self._requeue, sweep_held=self.sweeps.append,
+            random=random, resume=self._resume,
         )  # fmt: skip
         duplicates = Duplicates(
             self.window_records, delivery=self.delivery, settlement=self.settlement, requeue=self._requeue
         )
         self.pipeline = Pipeline(
             decoder=self.decoder, translator=self.translator, delivery=self.delivery, forwarding=self.forwarding,
-            settlement=self.settlement, our_topics=frozenset(PLAN.topics), max_sending=self.connections,
+            settlement=self.settlement, our_topics=frozenset(PLAN.topics),
             max_span_records=self.max_span_records, metrics=self.metrics, clock=self.clock,
             duplicates=duplicates if self.window_records else None,
+            order=KeyOrder(settlement=self.settlement, requeue=self._requeue) if self.is_ordered else None,
         )  # fmt: skip
 
     def _resume(self) -> None:
@@ -214,11 +229,18 @@ class Rig:
         self.pipeline.assigned([assignment])
         return assignment
 
-    def read(self, assignment: Assignment, *values: str, headers: Headers = (), start: int | None = None) -> None:
+    def read(
+        self,
+        assignment: Assignment,
+        *values: str,
+        headers: Headers = (),
+        start: int | None = None,
+        key: bytes | None = b"key",
+    ) -> None:
         first = assignment.tracker.next if start is None else start
         topic, number = assignment.partition
         records = [
-            Record(topic, number, first + index, self.clock.wall_ms(), b"key", value.encode(), headers)
+            Record(topic, number, first + index, self.clock.wall_ms(), key, value.encode(), headers)
             for index, value in enumerate(values)
         ]
         self.intake.taken_records += len(records)

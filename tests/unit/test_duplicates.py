@@ -123,13 +123,13 @@ def test_a_dead_letter_does_not_swallow_its_copy() -> None:
 def test_a_retried_event_does_not_swallow_its_copy() -> None:
     async def run(rig: Rig) -> None:
         rig.read(rig.assign(), "game:a#1", "game:b#1")
-        await rig.answer(Answer(503, b"", "120"))
+        await rig.answer(UNAVAILABLE)
         await rig.acknowledge()
-        assert rig.forwarded() == [("retry.5m", "game:a#1")]
+        assert rig.forwarded() == [("retry.30s", "game:a#1")]
         await rig.answer(which="game:b#1")
         assert (duplicates(rig), rig.count("events_delivered")) == (0, 1)
 
-    on_the_bench(run, window_records=10)
+    on_the_bench(run, window_records=10, max_attempts=1)
 
 
 def test_what_is_filtered_does_not_swallow_what_comes_later() -> None:
@@ -155,12 +155,12 @@ def test_a_copy_waits_once_and_many_don_t_queue_up_behind_each_other() -> None:
         at = rig.assign()
         rig.read(at, *[f"game:{i}#1" for i in range(5)])
         assert rig.transport.sent == ["game:0#1"]
-        await rig.answer(Answer(503, b"", "120"))
+        await rig.answer(UNAVAILABLE)
         await rig.acknowledge()
         assert len(rig.transport.waiting) == 4
         rig.read(at, "game:late#1")
         assert len(rig.transport.waiting) == 4, "one that comes now has not waited yet"
-        await rig.answer(Answer(503, b"", "120"), which="game:2#1")
+        await rig.answer(UNAVAILABLE, which="game:2#1")
         await rig.acknowledge()
         assert len(rig.transport.waiting) == 3, "it waits for the first of them and for no other"
         await rig.answer(which="game:3#1")
@@ -172,20 +172,20 @@ def test_a_copy_waits_once_and_many_don_t_queue_up_behind_each_other() -> None:
         assert rig.published == {at.partition: 7}
         assert rig.budget.records == 0
 
-    on_the_bench(run, window_records=10)
+    on_the_bench(run, window_records=10, max_attempts=1)
 
 
 def test_a_copy_whose_wait_was_in_vain_is_filtered_if_another_one_was_delivered_meanwhile() -> None:
     async def run(rig: Rig) -> None:
         rig.read(rig.assign(), *[f"game:{i}#1" for i in range(3)])
-        await rig.answer(Answer(503, b"", "120"))
+        await rig.answer(UNAVAILABLE)
         await rig.acknowledge()
         assert rig.transport.sent == ["game:0#1", "game:1#1"], "there is one connection"
         await rig.answer()
         assert rig.transport.sent == ["game:0#1", "game:1#1"]
         assert duplicates(rig) == 1
 
-    on_the_bench(run, window_records=10, connections=1)
+    on_the_bench(run, window_records=10, max_attempts=1, connections=1)
 
 
 def test_the_window_forgets_the_oldest_and_a_copy_beyond_it_is_sent() -> None:

@@ -20,7 +20,17 @@ CORE = {"consumer.core", "consumer.errors"}
 INNER = {*CORE, "consumer.ports", "consumer.telemetry", "consumer.envelope"}
 PIPELINE = {
     f"consumer.{name}"
-    for name in ("pipeline", "duplicates", "delivery", "forwarding", "settlement", "translate", "rebalance")
+    for name in (
+        "pipeline",
+        "duplicates",
+        "key_order",
+        "delivery",
+        "lanes",
+        "forwarding",
+        "settlement",
+        "translate",
+        "rebalance",
+    )
 }
 COMPOSED = {*INNER, *PIPELINE, "consumer.adapters", "consumer.settings", "consumer.health", "consumer.watchdog"}
 # who may import what; the longest name that fits decides, and a module that no name fits fails

@@ -1,0 +1,232 @@
+"""The lanes of all apps: what stops, slows or limits one app, and nobody else (I7).
+
+Stands between delivery and `core.lane`, which knows one app and no record: here records wait for their lane, leave for
+the held topic, and come back from it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import TypeAlias
+
+from consumer.core.assignment import Assignment
+from consumer.core.breaker import Breaker
+from consumer.core.bulkhead import MIN_OTHERS, Bulkhead
+from consumer.core.lane import FAILING, SLOW_RATIO, SLOW_S, Admission, Lane, LanePolicy
+from consumer.core.outcome import Delivered, Misconfigured, Outcome, Rejected
+from consumer.core.rate import Rate
+from consumer.envelope import Envelope
+from consumer.forwarding import Forwarding
+from consumer.ports import Clock
+from consumer.settlement import Settlement
+from consumer.telemetry import Metrics, log
+
+AppLane: TypeAlias = Lane[Envelope]
+
+LATER = 1.1
+"""A Retry-After is kept, and up to a tenth longer: not all members and apps at once when it is over."""
+_NEWS = 0.02
+"""What the last answer counts in the mean of all."""
+
+
+class Lanes:
+    """Every app's lane, made when its first record comes. Lives on the event loop."""
+
+    def __init__(
+        self,
+        policy: LanePolicy,
+        *,
+        switched_off: frozenset[str],
+        rates: Mapping[str, Rate],
+        breaker: Breaker,
+        forwarding: Forwarding,
+        settlement: Settlement,
+        metrics: Metrics,
+        clock: Clock,
+        random: Random,
+        requeue: Callable[[Iterable[Envelope]], None],
+        sweep_held: Callable[[int | None], None],
+    ) -> None:
+        # switched_off: lanes that settings close and nothing probes. requeue: these records may be offered again.
+        # sweep_held: the source shall read the held topic, all or about so many.
+        self._policy = policy
+        self._switched_off = switched_off
+        self._rates = rates
+        self._breaker = breaker
+        self._forwarding = forwarding
+        self._settlement = settlement
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+        self._requeue = requeue
+        self._sweep_held = sweep_held
+        self._lanes: dict[str, AppLane] = {}
+        self._bulkhead = Bulkhead()
+        self._usual_s = 0.0
+        """How long answers take, those of all apps, the last ones counting most."""
+        self._answers = 0
+
+    def of(self, app: str) -> AppLane:
+        lane = self._lanes.get(app)
+        if lane is None:
+            lane = self._lanes[app] = Lane(
+                self._policy, switched_off=app in self._switched_off, rate=self._rates.get(app)
+            )
+        return lane
+
+    def admit(self, lane: AppLane, envelope: Envelope, now: float, *, wire_limit: int) -> bool:
+        """Say whether *envelope* may be sent now; else it waits, or is on its way to the held topic."""
+        if lane.closed_for is None:
+            crowded = self._crowded(lane, envelope.app, now, wire_limit)
+            if crowded is None:
+                lane.begin(now, self._answers)
+                return True
+            self.keep_back(lane, envelope, reason=crowded, may_wait=lane.has_room)
+            return False
+        admission = lane.admit(now)
+        if admission is Admission.PROBE:
+            envelope.is_lane_probe = True
+            return True
+        self.keep_back(lane, envelope, reason=lane.closed_for, may_wait=admission is Admission.WAIT)
+        return False
+
+    def _crowded(self, lane: AppLane, app: str, now: float, wire_limit: int) -> str | None:
+        """Say why an open lane takes nothing now: its "rate", or the app is "slow" and has its share of the wire."""
+        if lane.rate is not None and lane.rate.wait_s(now) > 0:
+            return "rate"
+        if lane.on_the_wire > wire_limit * self._policy.slow_share and self.is_slow(lane, app, now):
+            return "slow"
+        return None
+
+    def is_slow(self, lane: AppLane, app: str, now: float) -> bool:
+        """Say whether others have their answers, and the app's take much longer, or its next one has already."""
+        if lane.latency_s > self._least_slow_s:
+            return self._bulkhead.has_others(app)
+        is_silent = now - lane.answered_at > self._least_slow_s
+        return is_silent and self._answers - lane.answers_seen >= MIN_OTHERS
+
+    @property
+    def _least_slow_s(self) -> float:
+        return self._usual_s * SLOW_RATIO + SLOW_S
+
+    def keep_back(self, lane: AppLane, envelope: Envelope, *, reason: str | None = None, may_wait: bool) -> None:
+        """Let *envelope* wait in memory, or hold it."""
+        if envelope.assignment.leaving:
+            self._settlement.abandon(envelope)
+        elif may_wait:
+            self._settlement.rest(envelope)
+            lane.wait(envelope, self._clock.monotonic())
+        else:
+            lane.has_held = True
+            self._forwarding.hold(envelope, reason=reason or lane.closed_for or "closed")
+
+    # -- what answers say
+
+    def answered(self, lane: AppLane, app: str, latency_s: float, now: float, *, failing: bool, is_first: bool) -> None:
+        """Note an answer of *app*. Whether it fails is judged by first tries: one bad event makes no bad app."""
+        self._answers += 1
+        latency_s = min(latency_s, 2 * self._least_slow_s)  # or one slow answer of many would make an app slow
+        self._usual_s += (latency_s - self._usual_s) * _NEWS
+        lane.answered(latency_s, now, self._answers)
+        if is_first:
+            self._bulkhead.note(app, failing=failing)
+
+    def failed(self, lane: AppLane, envelope: Envelope, asked_s: float, now: float) -> bool:
+        """Close the lane, if the app was told to wait (*asked_s*), or if it fails while others are served.
+
+        Returns:
+            Whether the failure is this app's own.
+        """
+        is_probe = envelope.is_lane_probe
+        verdict = self._bulkhead.judge(envelope.app)
+        if asked_s > 0:
+            until = now + asked_s * self._random.uniform(1.0, LATER)
+            self._moved(envelope.app, lane, closed=lane.hold_off(until, probe=is_probe))
+        elif verdict.is_alone and (verdict.is_failing or is_probe):
+            self._moved(envelope.app, lane, closed=lane.refused(FAILING, now, probe=is_probe))
+        else:
+            return verdict.is_alone
+        envelope.is_lane_probe = False
+        return verdict.is_alone
+
+    def note(self, lane: AppLane, envelope: Envelope, outcome: Outcome, now: float) -> None:
+        """Close or open the lane by what is said about the app itself."""
+        if isinstance(outcome, Misconfigured):
+            if outcome.scope == "app":
+                closed = lane.refused(outcome.reason, now, probe=envelope.is_lane_probe)
+                self._moved(envelope.app, lane, closed=closed)
+                envelope.is_lane_probe = False
+        elif isinstance(outcome, Delivered | Rejected):
+            envelope.is_lane_probe = False
+            if lane.accepted():
+                self._metrics.lane_closed.set(0, (envelope.app,))
+                log.info("lane.opened", app=envelope.app, waiting=len(lane.waiting))
+                waiting, lane.waiting = lane.waiting, deque()
+                lane.has_held = False
+                self._requeue(one for _, one in waiting)
+                self._sweep_held(None)
+
+    def put_back_probe(self, envelope: Envelope) -> None:
+        """Let another record ask for the lane, if *envelope* was to and its answers said nothing about it."""
+        if envelope.is_lane_probe:
+            envelope.is_lane_probe = False
+            self._lanes[envelope.app].probes.put_back()
+
+    def _moved(self, app: str, lane: AppLane, *, closed: bool) -> None:
+        if closed:
+            self._metrics.lane_closed.set(1, (app,))
+            log.error("lane.closed", app=app, reason=lane.closed_for or "")
+
+    # -- time
+
+    def tick(self, now: float, wire_limit: int) -> None:
+        for app, lane in self._lanes.items():
+            if lane.closed_for is not None:
+                self._tick_closed(lane, now)
+            elif lane.waiting or lane.has_held:
+                self._tick_crowded(lane, app, now, wire_limit)
+
+    def _tick_closed(self, lane: AppLane, now: float) -> None:
+        while lane.waiting and lane.waiting[0][0] <= now:
+            _, envelope = lane.waiting.popleft()
+            if self._breaker.is_open or lane.probes.is_out or now < lane.probes.due_at:
+                self.keep_back(lane, envelope, may_wait=False)
+            else:
+                self._requeue([envelope])
+                return
+        if lane.is_switched_off or lane.probes.is_out or now < lane.probes.due_at or self._breaker.is_open:
+            return
+        if lane.waiting:
+            self._requeue([lane.waiting.popleft()[1]])
+        else:
+            self._sweep_held(self._policy.waiting_records)
+
+    def _tick_crowded(self, lane: AppLane, app: str, now: float, wire_limit: int) -> None:
+        """Offer again what waits for an open lane, and then what is held; what may still not go comes back here."""
+        if self._crowded(lane, app, now, wire_limit) is not None or self._breaker.is_open:
+            return
+        if lane.waiting:
+            waiting, lane.waiting = lane.waiting, deque()
+            self._requeue(envelope for _, envelope in waiting)
+        else:
+            lane.has_held = False  # until one of those that are read is held again
+            self._sweep_held(self._policy.waiting_records)
+
+    # -- what waits has to go
+
+    def clear_the_way(self, is_in_the_way: Callable[[Envelope], bool]) -> None:
+        for lane in self._lanes.values():
+            leaving = [envelope for _, envelope in lane.waiting if is_in_the_way(envelope)]
+            if leaving:
+                lane.waiting = deque(entry for entry in lane.waiting if entry[1] not in leaving)
+                for envelope in leaving:
+                    self.keep_back(lane, envelope, reason=lane.closed_for or "blocking", may_wait=False)
+
+    def leave(self, assignments: set[Assignment]) -> None:
+        """Let go of all records of *assignments* that wait."""
+        for lane in self._lanes.values():
+            kept = deque(entry for entry in lane.waiting if entry[1].assignment not in assignments)
+            for _, envelope in lane.waiting:
+                if envelope.assignment in assignments:
+                    self._settlement.abandon(envelope)
+            lane.waiting = kept
