@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import cast
+from typing import TypeAlias, cast
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
@@ -20,6 +20,7 @@ from consumer.core.breaker import Breaker
 from consumer.core.concurrency import Concurrency
 from consumer.core.lane import FAILING, SLOW_S, Admission
 from consumer.core.outcome import (
+    DELIVERED,
     Answer,
     Delivered,
     Fault,
@@ -63,6 +64,9 @@ class _Budget:
     """The time that the tries of one record may take in this hop. Waiting for the breaker doesn't count."""
 
     ends_at: float
+
+
+_Answered: TypeAlias = Callable[[Envelope, AppLane, Outcome], None]
 
 
 class Delivery:
@@ -135,14 +139,12 @@ class Delivery:
         if not self._lanes.admit(lane, envelope, now, wire_limit=self.concurrency.limit):
             return False
         self._settlement.activate(envelope)
-        self._send(envelope, lane, now, is_probe=is_probe, answered=partial(self._first_answer, envelope, lane))
+        self._send(envelope, lane, now, is_probe=is_probe, answered=self._first_answer)
         return True
 
     # -- one try
 
-    def _send(
-        self, envelope: Envelope, lane: AppLane, now: float, *, is_probe: bool, answered: Callable[[Outcome], None]
-    ) -> None:
+    def _send(self, envelope: Envelope, lane: AppLane, now: float, *, is_probe: bool, answered: _Answered) -> None:
         request = envelope.request
         assert request is not None, "only a prepared record is sent"
         self.on_the_wire += 1
@@ -163,7 +165,7 @@ class Delivery:
         lane: AppLane,
         started: float,
         is_probe: bool,
-        answered: Callable[[Outcome], None],
+        answered: _Answered,
         answer: Answer | Fault,
     ) -> None:
         self.on_the_wire -= 1
@@ -173,7 +175,7 @@ class Delivery:
         latency_s = now - started
         metrics = self._metrics
         metrics.delivery_duration.observe(latency_s)
-        metrics.delivery_attempts.add(_ATTEMPT_LABELS.get(outcome) or _attempt_labels(outcome))
+        metrics.delivery_attempts.add(_GOOD if outcome is DELIVERED else _attempt_labels(outcome))
         if is_probe:
             envelope.has_probed = True
         failing = type(outcome) is Retryable
@@ -191,7 +193,7 @@ class Delivery:
             self._breaker_moved()
         if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
             self._lanes.note(lane, envelope, outcome, now)
-        answered(outcome)
+        answered(envelope, lane, outcome)
         self._resume()
 
     def _first_answer(self, envelope: Envelope, lane: AppLane, outcome: Outcome) -> None:
@@ -296,7 +298,7 @@ class Delivery:
             await self._may_begin(lane)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-        def answered(outcome: Outcome) -> None:
+        def answered(_envelope: Envelope, _lane: AppLane, outcome: Outcome) -> None:
             if not future.done():
                 future.set_result(outcome)
 
@@ -469,5 +471,5 @@ def _attempt_labels(outcome: Outcome) -> tuple[str, str]:
     return type(outcome).__name__.lower(), f"{status // 100}xx" if status else "none"
 
 
-_ATTEMPT_LABELS: dict[Outcome, tuple[str, str]] = {Delivered(): _attempt_labels(Delivered())}
+_GOOD = _attempt_labels(DELIVERED)
 """The good answer's labels, made once."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from consumer.core.assignment import Assignment
-from consumer.core.headers import Hop
+from consumer.core.headers import Hop, read_hop
 from consumer.core.record import Record
 from consumer.ports import Decoded, Request, Undecodable
 
@@ -15,7 +15,8 @@ class Envelope:
 
     record: Record
     assignment: Assignment
-    hop: Hop
+    is_ours: bool
+    """It stands on a topic of ours, so that its headers are believed."""
     taken_at: float
     """Monotonic seconds."""
     decoded: Decoded | Undecodable | None = None
@@ -43,8 +44,16 @@ class Envelope:
     then they are, too."""
     turn_over: Callable[["Envelope"], None] | None = None
     """Its turn among those of its key has come; told of its end. Not told if it is abandoned."""
+    _hop: Hop | None = None
     has_waited: bool = False
     """It is a copy and waited for the end of another one."""
+
+    @property
+    def hop(self) -> Hop:
+        """What our topics remember of it. Read when it is asked for: what is delivered at once needs none."""
+        if self._hop is None:
+            self._hop = read_hop(self.record, is_ours=self.is_ours)
+        return self._hop
 
 
 def place_of(envelope: Envelope) -> dict[str, str | int]:

@@ -125,7 +125,8 @@ class Lanes:
     def answered(self, lane: AppLane, app: str, latency_s: float, now: float, *, failing: bool, is_first: bool) -> None:
         """Note an answer of *app*. Whether it fails is judged by first tries: one bad event makes no bad app."""
         self._answers += 1
-        latency_s = min(latency_s, 2 * self._least_slow_s)  # or one slow answer of many would make an app slow
+        if latency_s > SLOW_S:  # cut, or one slow answer of many would make an app slow
+            latency_s = min(latency_s, 2 * self._least_slow_s)
         self._usual_s += (latency_s - self._usual_s) * _NEWS
         lane.answered(latency_s, now, self._answers)
         if is_first:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from consumer.core.assignment import Assignment
-from consumer.core.headers import read_hop
 from consumer.core.record import Record
 from consumer.delivery import Delivery, raise_bug
 from consumer.duplicates import Duplicates
@@ -76,9 +75,7 @@ class Pipeline:
         ready = self._ready
         counts: dict[str, int] = {}
         for assignment, record in batch:
-            envelope = Envelope(
-                record, assignment, read_hop(record, is_ours=record.topic in self._our_topics), taken_at=now
-            )
+            envelope = Envelope(record, assignment, record.topic in self._our_topics, now)
             tracker = assignment.tracker
             if assignment.leaving:
                 self._settlement.abandon(envelope)

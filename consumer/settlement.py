@@ -110,12 +110,12 @@ class Settlement:
         if assignment.fenced:
             self._metrics.stale_answers.add(())
             return
+        now = self._clock.monotonic()
         if assignment.tracker.settle(envelope.record.offset):
             assignment.settled_timestamp_ms = envelope.record.timestamp_ms
-            assignment.advanced_at = self._clock.monotonic()
+            assignment.advanced_at = now
         self.publish_later(assignment)
         self._ends[end].add(labels)
-        now = self._clock.monotonic()
         self._metrics.consume_to_settled.observe(now - envelope.taken_at)
         if envelope.time_ms is not None:
             self._metrics.event_age.observe(max(0.0, (self._clock.wall_ms() - envelope.time_ms) / 1000))

@@ -80,7 +80,8 @@ Outcome: TypeAlias = Delivered | Unconfirmed | Retryable | Rejected | Misconfigu
 _RETRYABLE = frozenset({408, 425, 429})
 _ENDPOINT = frozenset({404, 410})
 _APP = frozenset({401, 403})
-_DELIVERED = Delivered()
+DELIVERED = Delivered()
+"""The usual answer's."""
 _PLAIN_SUCCESS = frozenset({b'{"success":"1"}', b'{"success":1}', b'{"success":true}'})
 
 
@@ -107,7 +108,7 @@ def classify(answer: Answer | Fault) -> Outcome:
 
 def _classify_success(status: int, body: bytes) -> Outcome:
     if body in _PLAIN_SUCCESS:  # the known good answer, without parsing it 20,000 times a second
-        return _DELIVERED if status == 200 else Delivered(status)
+        return DELIVERED if status == 200 else Delivered(status)
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
