@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker
 from consumer.core.concurrency import Concurrency
-from consumer.core.lane import FAILING, SLOW_S, Admission
+from consumer.core.lane import FAILING, SLOW_S
 from consumer.core.outcome import (
     DELIVERED,
     Answer,
@@ -183,7 +183,8 @@ class Delivery:
         # a probe is for the breaker: one that fails as all do burns no attempt
         if not isinstance(outcome, Misconfigured) and not (is_probe and failing):
             envelope.tries += 1
-        self._lanes.answered(lane, envelope.app, latency_s, now, failing=failing, is_first=is_first)
+        says = failing if failing or isinstance(outcome, Delivered | Rejected) else None
+        self._lanes.answered(lane, envelope.app, latency_s, now, failing=says, is_first=is_first)
         is_apps_own = failing and self._lanes.failed(lane, envelope, self._asked_wait_s(outcome), now)
         # whoever is slow or fails alone tells nothing of what the endpoint takes
         is_news = not is_apps_own and (latency_s < SLOW_S or not self._lanes.is_slow(lane, envelope.app, now))
@@ -194,6 +195,8 @@ class Delivery:
         if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
             self._lanes.note(lane, envelope, outcome, now)
         answered(envelope, lane, outcome)
+        if self._clearances and not self.breaker.is_open:
+            self._clear_some()
         self._resume()
 
     def _first_answer(self, envelope: Envelope, lane: AppLane, outcome: Outcome) -> None:
@@ -260,11 +263,7 @@ class Delivery:
             return envelope.tries >= policy.max_attempts or ends > budget.ends_at
 
         async def pause(seconds: float) -> None:
-            self._asleep[envelope] = cast("asyncio.Task[None]", asyncio.current_task())
-            try:
-                await asyncio.sleep(0 if self.breaker.is_open else seconds)
-            finally:
-                self._asleep.pop(envelope, None)
+            await self._sleep(envelope, 0 if self.breaker.is_open else seconds)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(is_worth_another),
@@ -286,16 +285,23 @@ class Delivery:
 
     async def _ask(self, envelope: Envelope, lane: AppLane, budget: _Budget, last: Outcome) -> Outcome:
         """Send once more, when the breaker lets it; *last* is how it ended before, and ends where no try is left."""
+        has_waited = self.breaker.is_open
         is_probe = await self._clearance(envelope, budget)
-        if not is_probe:
+        while not is_probe:
             if envelope.tries >= self._policy.max_attempts and not _is_endpoint(last):
                 return last  # it only waited until it may be forwarded
-            if lane.closed_for is not None and isinstance(last, Retryable):
-                if lane.admit(self._clock.monotonic()) is not Admission.PROBE:
-                    return last._replace(retry_after=None)  # it has waited; nothing is asked now but a probe
-                envelope.is_lane_probe = True
-            lane.retries -= 1
-            await self._may_begin(lane)
+            if lane.closed_for is not None and isinstance(last, Retryable) and not lane.probes.may_go(self._now()):
+                return last._replace(retry_after=None)  # it has waited; nothing is asked now but a probe
+            wait_s = self._rate_wait_s(lane)
+            if wait_s <= 0:
+                break
+            await self._sleep(envelope, wait_s)
+            budget.ends_at += wait_s
+            is_probe = await self._clearance(envelope, budget)  # much may have happened meanwhile
+        if not is_probe and lane.closed_for is not None and isinstance(last, Retryable):
+            envelope.is_lane_probe = lane.probes.take(self._now())
+        if not has_waited:
+            lane.retries = max(0.0, lane.retries - 1)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def answered(_envelope: Envelope, _lane: AppLane, outcome: Outcome) -> None:
@@ -305,11 +311,21 @@ class Delivery:
         self._send(envelope, lane, self._clock.monotonic(), is_probe=is_probe, answered=answered)
         return await future
 
-    async def _may_begin(self, lane: AppLane) -> None:
-        """Wait until the rates of the endpoint and of the app let one more request begin."""
-        rates = [rate for rate in (self.rate, lane.rate) if rate is not None]
-        while (wait_s := max((rate.wait_s(self._clock.monotonic()) for rate in rates), default=0.0)) > 0:  # noqa: ASYNC110 - a time and no event
-            await asyncio.sleep(wait_s)
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    def _rate_wait_s(self, lane: AppLane) -> float:
+        """Return the seconds until the rates of the endpoint and of the app let one more request begin."""
+        now = self._now()
+        return max((rate.wait_s(now) for rate in (self.rate, lane.rate) if rate is not None), default=0.0)
+
+    async def _sleep(self, envelope: Envelope, seconds: float) -> None:
+        """Wait between two tries; what waits so may step aside."""
+        self._asleep[envelope] = cast("asyncio.Task[None]", asyncio.current_task())
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._asleep.pop(envelope, None)
 
     async def _clearance(self, envelope: Envelope, budget: _Budget) -> bool:
         """Wait while the breaker is open, with the budget stopped.
@@ -331,9 +347,14 @@ class Delivery:
         try:
             is_probe = await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.result():
-                self.breaker.probes.put_back()  # let through and ended in the same moment: no answer will come
+            if future.done() and not future.cancelled():  # let through and ended in the same moment
+                if future.result():
+                    self.breaker.probes.put_back()
+                else:
+                    self.on_the_wire -= 1
             raise
+        if not is_probe:
+            self.on_the_wire -= 1  # counted by `_clear`
         budget.ends_at += self._clock.monotonic() - since
         self._settlement.activate(envelope)
         return is_probe
@@ -356,7 +377,7 @@ class Delivery:
                 tier = self._next_tier(envelope, outcome)
                 if tier is not None:
                     self._forwarding.retry(envelope, tier, reason=outcome.reason, status=outcome.status)
-                elif lane.closed_for == FAILING:
+                elif lane.closed_for is not None:
                     self._lanes.keep_back(lane, envelope, may_wait=False)  # as if the endpoint were away
                 else:
                     reason = f"exhausted_{outcome.reason}"
@@ -387,14 +408,20 @@ class Delivery:
         self.concurrency.restart(self._clock.monotonic())
         log.info("breaker.closed", open_s=round(self._clock.monotonic() - breaker.opened_at, 3))
         self._settlement.open_reading("breaker")
-        while self._clearances:
-            self._clear(is_probe=False)
+        self._clear_some()
+
+    def _clear_some(self) -> None:
+        """Let what waited for the breaker go on, as far as there is room on the wire."""
+        for _ in range(self.concurrency.limit - self.on_the_wire):
+            if not self._clear(is_probe=False):
+                return
 
     def _clear(self, *, is_probe: bool) -> bool:
         """Let the record that waits longest for the breaker go on."""
         while self._clearances:
             future, _ = self._clearances.popleft()
             if not future.done():
+                self.on_the_wire += not is_probe  # it will be in a moment
                 future.set_result(is_probe)
                 return True
         return False
@@ -402,8 +429,11 @@ class Delivery:
     def tick(self) -> None:
         """Look at everything that waits for a time: call it every `TICK_S`."""
         self._lanes.tick(self._clock.monotonic(), self.concurrency.limit)
-        if self._is_probe_due and self._clearances:
-            self._probe()
+        if self._clearances:
+            if not self.breaker.is_open:
+                self._clear_some()
+            elif self._is_probe_due:
+                self._probe()
 
     def _probe(self) -> None:
         """Let one that waits for the breaker ask for it; if all have, one that is read now, if there is any."""

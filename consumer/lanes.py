@@ -4,6 +4,7 @@ Stands between delivery and `core.lane`, which knows one app and no record: here
 the held topic, and come back from it.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
@@ -25,6 +26,10 @@ AppLane: TypeAlias = Lane[Envelope]
 
 LATER = 1.1
 """A Retry-After is kept, and up to a tenth longer: not all members and apps at once when it is over."""
+SWEEPS_S = 30.0
+"""For so long after the last record of an open lane that was held, or came from the held topic, more are asked for."""
+LEAST_WAIT_S = 0.001
+"""Timers that are shorter would only turn the event loop."""
 _NEWS = 0.02
 """What the last answer counts in the mean of all."""
 
@@ -65,6 +70,8 @@ class Lanes:
         self._usual_s = 0.0
         """How long answers take, those of all apps, the last ones counting most."""
         self._answers = 0
+        self._pauses_until = float("-inf")
+        """Nothing is read until then: told to wait, and nobody else is served."""
 
     def of(self, app: str) -> AppLane:
         lane = self._lanes.get(app)
@@ -76,18 +83,23 @@ class Lanes:
 
     def admit(self, lane: AppLane, envelope: Envelope, now: float, *, wire_limit: int) -> bool:
         """Say whether *envelope* may be sent now; else it waits, or is on its way to the held topic."""
+        if envelope.is_ours and envelope.record.topic == self._forwarding.plan.held_topic:
+            lane.held_at = now
         if lane.closed_for is None:
             crowded = self._crowded(lane, envelope.app, now, wire_limit)
             if crowded is None:
                 lane.begin(now, self._answers)
                 return True
             self.keep_back(lane, envelope, reason=crowded, may_wait=lane.has_room)
+            if crowded == "rate" and lane.waiting:
+                self._offer_in_time(lane)
             return False
         admission = lane.admit(now)
         if admission is Admission.PROBE:
             envelope.is_lane_probe = True
             return True
-        self.keep_back(lane, envelope, reason=lane.closed_for, may_wait=admission is Admission.WAIT)
+        may_wait = admission is Admission.WAIT or (now < self._pauses_until and not lane.is_switched_off)
+        self.keep_back(lane, envelope, reason=lane.closed_for, may_wait=may_wait)
         return False
 
     def _crowded(self, lane: AppLane, app: str, now: float, wire_limit: int) -> str | None:
@@ -111,26 +123,33 @@ class Lanes:
 
     def keep_back(self, lane: AppLane, envelope: Envelope, *, reason: str | None = None, may_wait: bool) -> None:
         """Let *envelope* wait in memory, or hold it."""
+        # with an order others of its key wait behind it, in flight, until nothing else is read: they have to go, too
+        may_wait = may_wait and envelope.turn_over is None
         if envelope.assignment.leaving:
             self._settlement.abandon(envelope)
         elif may_wait:
             self._settlement.rest(envelope)
             lane.wait(envelope, self._clock.monotonic())
         else:
-            lane.has_held = True
+            lane.held_at = self._clock.monotonic()
             self._forwarding.hold(envelope, reason=reason or lane.closed_for or "closed")
 
     # -- what answers say
 
-    def answered(self, lane: AppLane, app: str, latency_s: float, now: float, *, failing: bool, is_first: bool) -> None:
-        """Note an answer of *app*. Whether it fails is judged by first tries: one bad event makes no bad app."""
+    def answered(
+        self, lane: AppLane, app: str, latency_s: float, now: float, *, failing: bool | None, is_first: bool
+    ) -> None:
+        """Note an answer of *app*; *failing* is None if it says nothing about that.
+
+        Whether it fails is judged by first tries: one bad event makes no bad app.
+        """
         self._answers += 1
         if latency_s > SLOW_S:  # cut, or one slow answer of many would make an app slow
             latency_s = min(latency_s, 2 * self._least_slow_s)
         self._usual_s += (latency_s - self._usual_s) * _NEWS
         lane.answered(latency_s, now, self._answers)
-        if is_first:
-            self._bulkhead.note(app, failing=failing)
+        if is_first and failing is not None:
+            self._bulkhead.note(app, now, failing=failing)
 
     def failed(self, lane: AppLane, envelope: Envelope, asked_s: float, now: float) -> bool:
         """Close the lane, if the app was told to wait (*asked_s*), or if it fails while others are served.
@@ -138,17 +157,24 @@ class Lanes:
         Returns:
             Whether the failure is this app's own.
         """
-        is_probe = envelope.is_lane_probe
-        verdict = self._bulkhead.judge(envelope.app)
+        is_probe = envelope.is_lane_probe and lane.closed_for is not None
+        verdict = self._bulkhead.judge(envelope.app, now)
         if asked_s > 0:
+            if lane.closed_for is None and not verdict.is_alone:
+                self._pause_reading(now + min(asked_s, self._policy.waiting_s))
             until = now + asked_s * self._random.uniform(1.0, LATER)
             self._moved(envelope.app, lane, closed=lane.hold_off(until, probe=is_probe))
-        elif verdict.is_alone and (verdict.is_failing or is_probe):
+        elif is_probe or (verdict.is_alone and verdict.is_failing):
             self._moved(envelope.app, lane, closed=lane.refused(FAILING, now, probe=is_probe))
         else:
-            return verdict.is_alone
+            return False
         envelope.is_lane_probe = False
-        return verdict.is_alone
+        return verdict.is_alone and verdict.is_failing
+
+    def _pause_reading(self, until: float) -> None:
+        """Let what is in hand wait in memory: whoever is told to wait is all there is, so it keeps nobody."""
+        self._pauses_until = max(self._pauses_until, until)
+        self._settlement.close_reading("retry_after")
 
     def note(self, lane: AppLane, envelope: Envelope, outcome: Outcome, now: float) -> None:
         """Close or open the lane by what is said about the app itself."""
@@ -163,9 +189,15 @@ class Lanes:
                 self._metrics.lane_closed.set(0, (envelope.app,))
                 log.info("lane.opened", app=envelope.app, waiting=len(lane.waiting))
                 waiting, lane.waiting = lane.waiting, deque()
-                lane.has_held = False
+                self._bulkhead.forget(envelope.app)
+                self._read_again()
                 self._requeue(one for _, one in waiting)
                 self._sweep_held(None)
+
+    def _read_again(self) -> None:
+        if self._pauses_until > float("-inf"):
+            self._pauses_until = float("-inf")
+            self._settlement.open_reading("retry_after")
 
     def put_back_probe(self, envelope: Envelope) -> None:
         """Let another record ask for the lane, if *envelope* was to and its answers said nothing about it."""
@@ -181,10 +213,12 @@ class Lanes:
     # -- time
 
     def tick(self, now: float, wire_limit: int) -> None:
+        if now >= self._pauses_until:
+            self._read_again()
         for app, lane in self._lanes.items():
             if lane.closed_for is not None:
                 self._tick_closed(lane, now)
-            elif lane.waiting or lane.has_held:
+            elif lane.waiting or now - lane.held_at < SWEEPS_S:
                 self._tick_crowded(lane, app, now, wire_limit)
 
     def _tick_closed(self, lane: AppLane, now: float) -> None:
@@ -206,12 +240,26 @@ class Lanes:
         """Offer again what waits for an open lane, and then what is held; what may still not go comes back here."""
         if self._crowded(lane, app, now, wire_limit) is not None or self._breaker.is_open:
             return
-        if lane.waiting:
+        if not lane.waiting:
+            self._sweep_held(self._policy.waiting_records)
+        elif lane.rate is None:
             waiting, lane.waiting = lane.waiting, deque()
             self._requeue(envelope for _, envelope in waiting)
         else:
-            lane.has_held = False  # until one of those that are read is held again
-            self._sweep_held(self._policy.waiting_records)
+            self._offer_in_time(lane)
+
+    def _offer_in_time(self, lane: AppLane) -> None:
+        """Offer what waits for the lane's rate one by one, each when the rate lets it go."""
+        if lane.rate is not None and lane.waiting and not lane.is_timed:
+            lane.is_timed = True
+            wait_s = max(lane.rate.wait_s(self._clock.monotonic()), LEAST_WAIT_S)
+            asyncio.get_running_loop().call_later(wait_s, self._offer, lane)
+
+    def _offer(self, lane: AppLane) -> None:
+        lane.is_timed = False
+        if lane.closed_for is None and lane.waiting:
+            self._requeue([lane.waiting.popleft()[1]])
+            self._offer_in_time(lane)
 
     # -- what waits has to go
 

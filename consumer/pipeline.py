@@ -20,6 +20,9 @@ from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics, log
 from consumer.translate import Filtered, Held, Prepared, Refused, Translator
 
+LEAST_WAIT_S = 0.001
+"""Timers that are shorter would only turn the event loop."""
+
 Batch = Sequence[tuple[Assignment, Record]]
 
 
@@ -114,7 +117,7 @@ class Pipeline:
                 concurrency.is_wanted = True
                 return
             if delivery.rate is not None and (wait_s := delivery.rate.wait_s(self._clock.monotonic())) > 0:
-                self._pump_in(wait_s)
+                self._pump_in(max(wait_s, LEAST_WAIT_S))
                 return
             is_probe = delivery.breaker.is_open
             if is_probe and not delivery.take_probe():

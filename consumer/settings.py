@@ -71,7 +71,7 @@ def _tier(label: str) -> str:
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
-PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PerSecond = Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Start = Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_moment)]
 Tier = Annotated[str, AfterValidator(_tier)]
@@ -274,9 +274,12 @@ class App(_Section):
 
     @model_validator(mode="after")
     def _key_and_secret(self) -> Self:
+        problems = []
         if (self.api_key is None) != (self.app_secret is None):
-            raise ValueError("api_key and app_secret go together: set both or neither")
-        return self
+            problems.append("api_key and app_secret go together: set both or neither")
+        if self.burst is not None and self.max_per_s is None:
+            problems.append("burst says how many of max_per_s may come at once: set max_per_s, too")
+        return _raise(self, problems)
 
 
 class Kochava(_Section):
@@ -370,6 +373,11 @@ class Delivery(_Section):
             (self.request_timeout_s < self.retry_budget_s, "request_timeout_s must be below", "retry_budget_s"),
             (self.retry_budget_s < self.drain_timeout_s, "retry_budget_s must be below", "drain_timeout_s"),
             (self.backoff_initial_s <= self.backoff_max_s, "backoff_initial_s must not be above", "backoff_max_s"),
+            (
+                self.min_connections <= self.connections or "min_connections" not in self.model_fields_set,
+                "min_connections must not be above",
+                "connections",
+            ),
             (self.connections <= self.max_in_flight_records, "connections must not be above", "max_in_flight_records"),
             (
                 self.max_span_records >= self.max_in_flight_records,
@@ -378,6 +386,8 @@ class Delivery(_Section):
             ),
         ]
         problems = [f"delivery.{what} delivery.{than}" for holds, what, than in rules if not holds]
+        if self.burst is not None and self.max_per_s is None:
+            problems.append("delivery.burst says how many of delivery.max_per_s may come at once: set that, too")
         if self.proxy is not None and _host_of(self.proxy) is None:
             problems.append("delivery.proxy: write a URL such as http://host:3128")
         if self.proxy is not None and self.transport == "fast" and "transport" in self.model_fields_set:

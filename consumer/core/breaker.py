@@ -52,6 +52,10 @@ class Probes:
         self.is_out = True
         return True
 
+    def may_go(self, now: float) -> bool:
+        """Say whether `take` would let one go."""
+        return not self.is_out and now >= self.due_at
+
     def put_back(self) -> None:
         """Forget a probe that ended without an answer (abandoned): another may go at once."""
         self.is_out = False

@@ -13,37 +13,53 @@ MIN_OTHERS = 10
 """So many answers of other apps must be there for one to be compared with them."""
 MIN_OWN = 20
 FAILING_SHARE = 0.5
+RECENT_S = 2.0
+"""The last answer of another app says that others are served if it is no older, and good."""
 
 
 class Verdict(NamedTuple):
     """About an app that has just failed."""
 
     is_alone: bool
-    """Others are served."""
+    """Others are served, now."""
     is_failing: bool
     """It was not this one time."""
 
 
+class _Noted(NamedTuple):
+    app: str
+    failing: bool
+    at: float
+
+
 class Bulkhead:
-    """The last answers. `note` each; `judge` is for those that fail, since it looks at all."""
+    """The last answers that say whether an app is served. `judge` is for those that fail, since it looks at all."""
 
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last: deque[tuple[str, bool]] = deque(maxlen=LAST)
+        self._last: deque[_Noted] = deque(maxlen=LAST)
 
-    def note(self, app: str, *, failing: bool) -> None:
-        self._last.append((app, failing))
+    def note(self, app: str, now: float, *, failing: bool) -> None:
+        self._last.append(_Noted(app, failing, now))
+
+    def forget(self, app: str) -> None:
+        """Judge *app* anew: it has recovered."""
+        self._last = deque((one for one in self._last if one.app != app), maxlen=LAST)
 
     def has_others(self, app: str) -> bool:
         """Say whether enough of the last answers are those of others."""
-        return sum(whose != app for whose, _ in self._last) >= MIN_OTHERS
+        return sum(one.app != app for one in self._last) >= MIN_OTHERS
 
-    def judge(self, app: str) -> Verdict:
-        own = [failing for whose, failing in self._last if whose == app]
-        others = len(self._last) - len(own)
-        others_failing = sum(failing for _, failing in self._last) - sum(own)
+    def judge(self, app: str, now: float) -> Verdict:
+        own = [one.failing for one in self._last if one.app == app]
+        others = [one for one in self._last if one.app != app]
+        latest = others[-MIN_OTHERS:]
         return Verdict(
-            is_alone=others >= MIN_OTHERS and others_failing < others * FAILING_SHARE,
+            # in an outage of all, the first answer of another one tells; old good ones would hide it
+            is_alone=len(latest) == MIN_OTHERS
+            and not latest[-1].failing
+            and now - latest[-1].at <= RECENT_S
+            and sum(one.failing for one in latest) < MIN_OTHERS * FAILING_SHARE,
             is_failing=len(own) >= MIN_OWN and sum(own) >= len(own) * FAILING_SHARE,
         )

@@ -57,7 +57,7 @@ class Lane(Generic[Item]):
     """The state of one app's lane. `closed_for` is the reason, None while open."""
 
     __slots__ = (
-        "_policy", "answered_at", "answers_seen", "closed_for", "has_held", "is_switched_off", "latency_s",
+        "_policy", "answered_at", "answers_seen", "closed_for", "held_at", "is_switched_off", "is_timed", "latency_s",
         "on_the_wire", "probes", "rate", "retries", "waiting",
     )  # fmt: skip
 
@@ -72,8 +72,10 @@ class Lane(Generic[Item]):
         """The answers of all apps when it had its last one: those since are others'."""
         self.retries = FEW_RETRIES
         """Further tries that it may make now."""
-        self.has_held = False
-        """It is open, and records of it went to the held topic: it was too slow, or its rate too low."""
+        self.held_at = float("-inf")
+        """When a record of it went to the held topic, or came from there; monotonic seconds."""
+        self.is_timed = False
+        """A timer offers what waits for its rate."""
         self.is_switched_off = switched_off
         self.closed_for: str | None = "disabled" if switched_off else None
         self.probes = Probes(policy.probe_initial_s, policy.probe_max_s)

@@ -87,6 +87,8 @@ def rules_hold(made: Configuration) -> bool:
         and value["delivery.connections"]
         <= value["delivery.max_in_flight_records"]
         <= value["delivery.max_span_records"]
+        and value.get("delivery.min_connections", 1) <= value["delivery.connections"]
+        and not (value.get("delivery.burst") is not None and value.get("delivery.max_per_s") is None)
         and not ("delivery.proxy" in value and value.get("delivery.transport") == "fast")
         and ("schemas.registry_username" in value) == ("schemas.registry_password" in value)
         and not ("schemas.registry_token" in value and "schemas.registry_username" in value)

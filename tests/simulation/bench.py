@@ -64,7 +64,7 @@ def settings(
         "delivery": {
             "max_in_flight_records": max_in_flight, "connections": connections, "max_span_records": max_span,
             "connect_timeout_s": 1, "request_timeout_s": 1.5, "retry_budget_s": 3, "drain_timeout_s": 4,
-            "close_timeout_s": 8, "order": order, "max_per_s": max_per_s, "burst": 2, "max_attempts": 3,
+            "close_timeout_s": 8, "order": order, "max_per_s": max_per_s, "burst": max_per_s and 2, "max_attempts": 3,
             "backoff_initial_s": 0.25, "backoff_max_s": 1,
         },
         "breaker": {"window_answers": 20, "min_answers": 8, "unconfirmed_window": 50, "unconfirmed_share": 0.1,
