@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.bench.contenders.common import Orders
+from tests.bench.load import own_topics
 from tests.bench.scenarios import Scenario
 from tests.support.kafka import ROOT, dying_with_us
 from tests.support.processes import Setup
@@ -68,7 +69,10 @@ def running(
 ) -> Iterator[Contender]:
     """Run *contender* in *group* until the block ends."""
     if contender == "consumer":
-        with setup.consumer(name, **environment(scenario, group, ca_file)) as consumer:
+        with (
+            own_topics(setup, name) as prefix,
+            setup.consumer(name, **environment(scenario, group, ca_file, prefix)) as consumer,
+        ):
             assert consumer.process is not None
             yield Contender(consumer.process, consumer.log_file)
         return
@@ -91,10 +95,11 @@ def running(
         process.wait()
 
 
-def environment(scenario: Scenario, group: str, ca_file: Path | None) -> dict[str, str]:
+def environment(scenario: Scenario, group: str, ca_file: Path | None, prefix: str) -> dict[str, str]:
     """Everything on, as in production: what the tests' settings make quick is put back to its default."""
     found = {
         "KAFKA__GROUP_ID": group,
+        "RETRY__TOPIC_PREFIX": prefix,
         "KAFKA__STATISTICS_INTERVAL_MS": "10000",
         "DELIVERY__CONNECTIONS": str(scenario.connections),
         "DELIVERY__MAX_IN_FLIGHT_RECORDS": str(scenario.in_flight_records),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from confluent_kafka import Producer
 
@@ -13,16 +14,30 @@ VARIETY = 20_000
 
 @contextmanager
 def filled_topic(setup: Setup, partitions: int, count: int) -> Iterator[None]:
-    """Make the topics of *setup* with *count* events, and delete what is large afterwards."""
-    setup.create_topics(partitions=partitions)
+    """Make the topic of *setup* with *count* events, and delete it afterwards."""
+    setup.kafka.create_topic(setup.topic, partitions)
     if count:
         print(f"producing {count:,} events", flush=True)
         _produce(setup, partitions, count)
     try:
         yield
     finally:
-        for topic in (setup.topic, *map(setup.tier, setup.tiers), setup.held, setup.dead_letter):
-            setup.kafka.delete_topic(topic)
+        setup.kafka.delete_topic(setup.topic)
+
+
+@contextmanager
+def own_topics(setup: Setup, name: str) -> Iterator[str]:
+    """Make the topics of one run for what fails, and give their prefix.
+
+    On those of another group this one would be taken for one whose commits the broker has forgotten.
+    """
+    ours = replace(setup, topic=f"{setup.topic}-{name}")
+    ours.create_topics(source=False)
+    try:
+        yield f"{ours.topic}.kochava"
+    finally:
+        for topic in (*map(ours.tier, ours.tiers), ours.held, ours.dead_letter):
+            ours.kafka.delete_topic(topic)
 
 
 def _produce(setup: Setup, partitions: int, count: int) -> None:

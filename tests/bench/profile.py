@@ -85,7 +85,10 @@ def _may_look_in() -> bool:
 def _sample(setup: Setup, scenario: Scenario, seconds: float, sampler: str, *, native: bool) -> str:
     """Run the consumer, sample it for *seconds* of load, and return the stacks."""
     out = setup.folder / "stacks"
-    consumer = ConsumerProcess(setup, "profiled", (), environment(scenario, setup.group, None))
+    setup.create_topics(source=False)
+    consumer = ConsumerProcess(
+        setup, "profiled", (), environment(scenario, setup.group, None, f"{setup.topic}.kochava")
+    )
     if sampler == "inside":
         consumer.module = ("tests.bench.sampled", str(out))
     consumer.start()

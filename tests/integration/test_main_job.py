@@ -129,6 +129,8 @@ def test_a_killed_members_work_goes_on_within_a_session_and_five_seconds(
         )
         setup.kafka.produce(setup.topic, values(first))
         wait_until(lambda: kochava.accepted() == ids(first), "both work")
+        # one that dies in a rebalance is waited for much longer, by the classic protocol: for max.poll.interval
+        wait_until(lambda: setup.kafka.is_stable(setup.group, members=4), "they have settled down")
         dies.kill()
         setup.kafka.produce(setup.topic, values(second))
         wait_until(lambda: kochava.accepted() == ids(first) | ids(second), "the other one has it all", SESSION_S + 5)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -90,6 +91,12 @@ class KafkaClient:
             producer.produce(topic, value, key=str(index).encode())
             producer.poll(0)
         assert producer.flush(30) == 0
+
+    @_when_it_knows
+    def is_stable(self, group: str, members: int) -> bool:
+        """Say whether *group* has so many members, and no rebalance is under way."""
+        found = self.admin.describe_consumer_groups([group])[group].result(10)
+        return len(found.members) == members and bool(found.state == ConsumerGroupState.STABLE)
 
     @_when_it_knows
     def ends(self, topic: str) -> dict[int, tuple[int, int]]:
