@@ -315,7 +315,7 @@ class Member:
             self._returns.sweep_held(limit)
 
     def _resume(self) -> None:
-        self._pipeline.pump()
+        self._pipeline.pump_soon()
 
     def _requeue(self, envelopes: Iterable[Envelope]) -> None:
         self._pipeline.requeue(envelopes)

@@ -55,7 +55,7 @@ class Pipeline:
         self._clock = clock
         self._duplicates = duplicates
         self._order = order
-        self._pump_is_due = False
+        self._pump_is_due = self._is_pumping_soon = False
         self._ready: deque[Envelope] = deque()
         self._waiting_for_schema: dict[object, list[Envelope]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
@@ -124,6 +124,16 @@ class Pipeline:
                 return
             if not self._start(ready.popleft(), is_probe=is_probe) and is_probe:
                 delivery.breaker.probes.put_back()
+
+    def pump_soon(self) -> None:
+        """Pump once for all answers of this round of the event loop."""
+        if not self._is_pumping_soon:
+            self._is_pumping_soon = True
+            asyncio.get_running_loop().call_soon(self._pump_once)
+
+    def _pump_once(self) -> None:
+        self._is_pumping_soon = False
+        self.pump()
 
     def _pump_in(self, seconds: float) -> None:
         if not self._pump_is_due:

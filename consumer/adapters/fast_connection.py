@@ -9,7 +9,6 @@ would be a cycle with the parser, and garbage 20,000 times a second.
 
 import asyncio
 import re
-import select
 import socket
 from math import inf
 from typing import Protocol, cast
@@ -44,6 +43,12 @@ class Owner(Protocol):
     def gone(self, connection: "Connection") -> None:
         """Note that the socket of *connection* is closed."""
 
+    def watch(self, connection: "Connection") -> None:
+        """Begin to look at the socket of *connection*, until it is dropped."""
+
+    def has_news(self, connection: "Connection") -> bool:
+        """Say whether something has arrived on *connection* that the event loop has not read yet."""
+
 
 class Connection(asyncio.Protocol):
     """A connection and the answer that it is reading, if any."""
@@ -60,7 +65,6 @@ class Connection(asyncio.Protocol):
         "_may_keep",
         "_owner",
         "_parser",
-        "_poll",
         "_read_bytes",
         "_retry_after",
         "_status",
@@ -71,6 +75,7 @@ class Connection(asyncio.Protocol):
         "expires_at",
         "is_open",
         "keep_alive_s",
+        "number",
         "retires_at",
     )
 
@@ -90,6 +95,8 @@ class Connection(asyncio.Protocol):
         self.keep_alive_s = inf
         """How long the server promised to keep it, less a margin."""
         self._verdict: Answer | Fault | None = None
+        self.number = -1
+        """Of its socket."""
 
     # -- what the owner calls
 
@@ -103,7 +110,7 @@ class Connection(asyncio.Protocol):
         The event loop may not have seen them yet, so this asks the kernel. A fresh TLS connection is believed: what
         waits there are session tickets.
         """
-        return self.is_open and ((self._is_tls and not self._was_asked) or not self._poll.poll(0))
+        return self.is_open and ((self._is_tls and not self._was_asked) or not self._owner.has_news(self))
 
     def ask(self, request: bytes, deadline: float, answered: Answered) -> None:
         """Send *request*; *answered* gets the answer, later. Only for a clean connection that isn't busy."""
@@ -147,8 +154,8 @@ class Connection(asyncio.Protocol):
         self.is_open = True
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._poll = select.poll()
-        self._poll.register(sock.fileno(), select.POLLIN)
+        self.number = sock.fileno()
+        self._owner.watch(self)
 
     def data_received(self, data: bytes) -> None:
         if self._answered is None:

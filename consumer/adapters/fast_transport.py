@@ -7,9 +7,11 @@ which anything could be due.
 """
 
 import asyncio
+import selectors
 import socket
 import ssl
 from collections import deque
+from contextlib import suppress
 from math import inf
 from typing import NamedTuple
 
@@ -77,6 +79,9 @@ class FastTransport:
         self._closing: set[Connection] = set()
         self._waiting: deque[_Waiting] = deque()
         self._connecting: set[asyncio.Task[Connection | Fault]] = set()
+        self._selector = selectors.DefaultSelector()
+        self._news: set[Connection] | None = None
+        """On which connections something waits to be read, as of this round of the event loop."""
         self._due = inf
         self._timer: asyncio.TimerHandle | None = None
         self._closed: asyncio.Event | None = None
@@ -135,12 +140,17 @@ class FastTransport:
                 waiting.answered(Fault.TIMEOUT_UNSENT)
             self._note_closed()
         await self._closed.wait()
+        self._selector.close()
 
     # -- what connections report
 
     def freed(self, connection: Connection) -> None:
         """Give *connection* to the first that waits, or keep it for the next send."""
         now = self._clock.monotonic()
+        if self._waiting:
+            self._news = None
+        elif self._news is not None:
+            self._news.discard(connection)  # its answer, which is read by now
         if connection.retires_at <= now or connection.keep_alive_s <= 0:
             connection.drop(politely=True)
             return
@@ -158,8 +168,28 @@ class FastTransport:
         self._due = min(self._due, connection.expires_at)
         self._free[connection] = None
 
+    def watch(self, connection: Connection) -> None:
+        """See `fast_connection.Owner.watch`."""
+        with suppress(KeyError):  # the event loop has closed another one of this number, and tells later
+            self._selector.unregister(connection.number)
+        self._selector.register(connection.number, selectors.EVENT_READ, connection)
+
+    def has_news(self, connection: Connection) -> bool:
+        """See `fast_connection.Owner.has_news`. One question to the kernel for all that is sent in a round."""
+        news = self._news
+        if news is None:
+            news = self._news = {key.data for key, _ in self._selector.select(0)}
+            self._loop.call_soon(self._forget_news)
+        return connection in news
+
+    def _forget_news(self) -> None:
+        self._news = None
+
     def dropped(self, connection: Connection) -> None:
         """Make room: another connection may be opened in place of *connection*."""
+        key = self._selector.get_map().get(connection.number)
+        if key is not None and key.data is connection:
+            self._selector.unregister(connection.number)
         self._free.pop(connection, None)
         self._open.discard(connection)
         self._closing.add(connection)
@@ -208,6 +238,7 @@ class FastTransport:
             self._note_closed()
             return
         connection = task.result()
+        self._news = None
         if isinstance(connection, Fault):
             self._fail_one(connection)
         elif self._closed is not None or not connection.is_clean():

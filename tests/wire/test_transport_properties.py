@@ -41,6 +41,9 @@ class Owner:
         self.dropped_count += 1
 
     def gone(self, _: Connection) -> None: ...
+    def watch(self, _: Connection) -> None: ...
+    def has_news(self, _: Connection) -> bool:
+        return False
 
 
 def read(parts: list[bytes]) -> "tuple[list[Answer | Fault], Owner]":
