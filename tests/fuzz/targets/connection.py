@@ -59,6 +59,11 @@ class _Owner:
     def gone(self, _: Connection) -> None:
         self.gone_count += 1
 
+    def watch(self, _: Connection) -> None: ...
+
+    def has_news(self, _: Connection) -> bool:
+        return False
+
 
 def _read(parts: list[bytes]) -> tuple[Answer | Fault, bool]:
     """Feed *parts* as the answer to one request, then the end. Says whether the connection was kept behind the last."""
