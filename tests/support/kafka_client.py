@@ -35,6 +35,10 @@ def _knows_no_better(error: BaseException) -> bool:
     }
 
 
+def _is_not_empty(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.NON_EMPTY_GROUP
+
+
 _when_it_knows = retry(
     retry=retry_if_exception(_knows_no_better), stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True
 )
@@ -179,5 +183,7 @@ class KafkaClient:
             assert time.monotonic() < deadline, errors
             time.sleep(0.2)
 
+    @retry(retry=retry_if_exception(_is_not_empty), stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True)
     def delete_group(self, group: str) -> None:
+        """Delete *group*, as soon as it is empty: a reader that was joining when its process ended is still expected."""
         self.admin.delete_consumer_groups([group])[group].result(30)
