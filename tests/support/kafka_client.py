@@ -185,5 +185,5 @@ class KafkaClient:
 
     @retry(retry=retry_if_exception(_is_not_empty), stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True)
     def delete_group(self, group: str) -> None:
-        """Delete *group*, as soon as it is empty: a reader that was joining when its process ended is still expected."""
+        """Delete *group*, once it is empty: a reader that was joining when its process ended is still expected."""
         self.admin.delete_consumer_groups([group])[group].result(30)
