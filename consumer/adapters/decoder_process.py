@@ -171,7 +171,10 @@ class DecoderProcess:
         while self._pipe is not None and self._waiting and len(self._sent) < MAX_AHEAD:
             errand = self._waiting.popleft()
             self._sent.append(errand)
-            self._pipe.write(errand.request)
+            try:
+                self._pipe.write(errand.request)
+            except RuntimeError:  # uvloop has closed it: the process is dead, and whoever reads from it hears so
+                self._pipe = None
 
     def _blame(self, reason: str) -> None:
         """Give all that the dead process had to the next one, but for a record that has killed before."""
