@@ -290,7 +290,11 @@ class Delivery:
         while not is_probe:
             if envelope.tries >= self._policy.max_attempts and not _is_endpoint(last):
                 return last  # it only waited until it may be forwarded
-            if lane.closed_for is not None and isinstance(last, Retryable) and not lane.probes.may_go(self._now()):
+            if (
+                lane.closed_for is not None
+                and isinstance(last, Retryable)
+                and not lane.probes.may_go(self._clock.monotonic())
+            ):
                 return last._replace(retry_after=None)  # it has waited; nothing is asked now but a probe
             wait_s = self._rate_wait_s(lane)
             if wait_s <= 0:
@@ -299,7 +303,7 @@ class Delivery:
             budget.ends_at += wait_s
             is_probe = await self._clearance(envelope, budget)  # much may have happened meanwhile
         if not is_probe and lane.closed_for is not None and isinstance(last, Retryable):
-            envelope.is_lane_probe = lane.probes.take(self._now())
+            envelope.is_lane_probe = lane.probes.take(self._clock.monotonic())
         if not has_waited:
             lane.retries = max(0.0, lane.retries - 1)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -311,12 +315,9 @@ class Delivery:
         self._send(envelope, lane, self._clock.monotonic(), is_probe=is_probe, answered=answered)
         return await future
 
-    def _now(self) -> float:
-        return self._clock.monotonic()
-
     def _rate_wait_s(self, lane: AppLane) -> float:
         """Return the seconds until the rates of the endpoint and of the app let one more request begin."""
-        now = self._now()
+        now = self._clock.monotonic()
         return max((rate.wait_s(now) for rate in (self.rate, lane.rate) if rate is not None), default=0.0)
 
     async def _sleep(self, envelope: Envelope, seconds: float) -> None:

@@ -15,7 +15,7 @@ from consumer.core.breaker import Breaker
 from consumer.core.bulkhead import MIN_OTHERS, Bulkhead
 from consumer.core.lane import FAILING, SLOW_RATIO, SLOW_S, Admission, Lane, LanePolicy
 from consumer.core.outcome import Delivered, Misconfigured, Outcome, Rejected
-from consumer.core.rate import Rate
+from consumer.core.rate import LEAST_WAIT_S, Rate
 from consumer.envelope import Envelope
 from consumer.forwarding import Forwarding
 from consumer.ports import Clock
@@ -28,8 +28,6 @@ LATER = 1.1
 """A Retry-After is kept, and up to a tenth longer: not all members and apps at once when it is over."""
 SWEEPS_S = 30.0
 """For so long after the last record of an open lane that was held, or came from the held topic, more are asked for."""
-LEAST_WAIT_S = 0.001
-"""Timers that are shorter would only turn the event loop."""
 _NEWS = 0.02
 """What the last answer counts in the mean of all."""
 

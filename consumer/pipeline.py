@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from consumer.core.assignment import Assignment
+from consumer.core.rate import LEAST_WAIT_S
 from consumer.core.record import Record
 from consumer.delivery import Delivery, raise_bug
 from consumer.duplicates import Duplicates
@@ -19,9 +20,6 @@ from consumer.ports import Apart, Clock, Decoder, SchemaNeeded
 from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics, log
 from consumer.translate import Filtered, Held, Prepared, Refused, Translator
-
-LEAST_WAIT_S = 0.001
-"""Timers that are shorter would only turn the event loop."""
 
 Batch = Sequence[tuple[Assignment, Record]]
 
@@ -105,7 +103,7 @@ class Pipeline:
     def requeue(self, envelopes: Iterable[Envelope]) -> None:
         """Start records again that waited for their app's lane, or for the end of another copy."""
         self._ready.extend(envelopes)
-        asyncio.get_running_loop().call_soon(self.pump)
+        self.pump_soon()
 
     def pump(self) -> None:
         """Start waiting records while more may be on the wire."""

@@ -26,7 +26,7 @@ class InFlightBudget:
     released_records: int = 0
     released_bytes: int = 0
     closed_for: frozenset[str] = frozenset()
-    """Why nothing may be read: breaker, forwarder, dead-letter guard."""
+    """Why nothing may be read: breaker, forwarder, dead-letter guard, a Retry-After for all there is."""
 
     def new_intake(self) -> Intake:
         """Count one more reader."""

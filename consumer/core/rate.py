@@ -5,6 +5,8 @@ One number of state: when the next one would be due if none came early. A burst 
 
 EARLY_S = 1e-6
 """Earlier than this is too early; less is the rounding of floating point numbers."""
+LEAST_WAIT_S = 0.001
+"""Whoever sets a timer for `wait_s` waits for so long at least: shorter ones would only turn the event loop."""
 
 
 class Rate:

@@ -138,7 +138,9 @@ def test_it_says_why_it_did_not_start(tmp_path: Path) -> None:
         broker.start()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the broker dies with us by prctl(PR_SET_PDEATHSIG), which is Linux's"
+)
 @pytest.mark.parametrize("number", [15, 9], ids=["SIGTERM", "SIGKILL"])
 def test_the_broker_dies_with_whoever_started_it(number: int, tmp_path: Path) -> None:
     code = (
