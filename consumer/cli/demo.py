@@ -79,7 +79,7 @@ def _print(console: Console, account: "Account") -> None:
 
 
 def _explain(account: "Account") -> str:
-    parts = [f"{count} {why}" for why, count in account.explained.most_common()]
+    parts = [f"{count:,} {why}" for why, count in account.explained.most_common()]
     return f" ({', '.join(parts)})" if parts else ""
 
 
