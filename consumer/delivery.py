@@ -257,7 +257,7 @@ class Delivery:
                 return False
             if lane.closed_for == FAILING:  # a tier waits longer
                 return True
-            if lane.retries < 1 and self._next_tier(envelope, _outcome_of(state)) is not None:
+            if not lane.may_retry and self._next_tier(envelope, _outcome_of(state)) is not None:
                 return True
             ends = self._clock.monotonic() + state.upcoming_sleep
             return envelope.tries >= policy.max_attempts or ends > budget.ends_at
@@ -305,7 +305,7 @@ class Delivery:
         if not is_probe and lane.closed_for is not None and isinstance(last, Retryable):
             envelope.is_lane_probe = lane.probes.take(self._clock.monotonic())
         if not has_waited:
-            lane.retries = max(0.0, lane.retries - 1)
+            lane.retry()
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def answered(_envelope: Envelope, _lane: AppLane, outcome: Outcome) -> None:
@@ -438,16 +438,24 @@ class Delivery:
 
     def _probe(self) -> None:
         """Let one that waits for the breaker ask for it; if all have, one that is read now, if there is any."""
-        if all(envelope.has_probed for _, envelope in self._clearances):
+        able = [entry for entry in self._clearances if not entry[0].done() and self._may_ask(entry[1])]
+        untried = [entry for entry in able if not entry[1].has_probed]
+        if not untried:
             if not self._wants_a_fresh_probe:
                 self._wants_a_fresh_probe = True
                 return
-            for _, envelope in self._clearances:
+            for _, envelope in able:
                 envelope.has_probed = False
-        # those that have not asked come first; order among them stays
-        self._clearances = deque(sorted(self._clearances, key=lambda entry: entry[1].has_probed))
-        if self.take_probe() and not self._clear(is_probe=True):
-            self.breaker.probes.put_back()
+        if able and self.take_probe():
+            first = (untried or able)[0]
+            self._clearances.remove(first)
+            self._clearances.appendleft(first)
+            self._clear(is_probe=True)
+
+    def _may_ask(self, envelope: Envelope) -> bool:
+        """Say whether the endpoint may be asked with *envelope*: not if its app was told to wait."""
+        lane = self._lanes.of(envelope.app)
+        return lane.closed_for is None or lane.may_probe(self._clock.monotonic())
 
     def clear_the_way(self, assignment: Assignment, below: int) -> None:
         """Send on what waits between two tries or for its lane and holds up *assignment*, from offsets *below*."""

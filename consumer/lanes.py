@@ -222,12 +222,12 @@ class Lanes:
     def _tick_closed(self, lane: AppLane, now: float) -> None:
         while lane.waiting and lane.waiting[0][0] <= now:
             _, envelope = lane.waiting.popleft()
-            if self._breaker.is_open or lane.probes.is_out or now < lane.probes.due_at:
+            if self._breaker.is_open or not lane.may_probe(now):
                 self.keep_back(lane, envelope, may_wait=False)
             else:
                 self._requeue([envelope])
                 return
-        if lane.is_switched_off or lane.probes.is_out or now < lane.probes.due_at or self._breaker.is_open:
+        if self._breaker.is_open or not lane.may_probe(now):
             return
         if lane.waiting:
             self._requeue([lane.waiting.popleft()[1]])

@@ -42,7 +42,7 @@ class Probes:
 
     def failed(self, now: float) -> None:
         self.interval_s = min(self.interval_s * 2, self.max_s)
-        self.due_at = now + self.interval_s
+        self.due_at = max(self.due_at, now + self.interval_s)  # a Retry-After that came meanwhile may ask for more
         self.is_out = False
 
     def take(self, now: float) -> bool:

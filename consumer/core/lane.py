@@ -88,9 +88,15 @@ class Lane(Generic[Item]):
             return Admission.SEND
         if self.is_switched_off:
             return Admission.HOLD
-        if self.probes.take(now):
+        if self.may_probe(now):
+            self.probes.take(now)
             return Admission.PROBE
         return Admission.WAIT if self.has_room else Admission.HOLD
+
+    def may_probe(self, now: float) -> bool:
+        """Say whether the closed lane would let a probe go."""
+        is_limited = self.rate is not None and self.rate.wait_s(now) > 0
+        return not self.is_switched_off and not is_limited and self.probes.may_go(now)
 
     def begin(self, now: float, answers: int) -> None:
         """Note a first try; *answers* is how many all apps have had so far."""
@@ -99,6 +105,15 @@ class Lane(Generic[Item]):
             self.answers_seen = answers
         if self.retries < MANY_RETRIES:
             self.retries += self._policy.retry_share
+
+    @property
+    def may_retry(self) -> bool:
+        """One more further try is within the app's share."""
+        return self.retries >= 1
+
+    def retry(self) -> None:
+        """Note a further try."""
+        self.retries = max(0.0, self.retries - 1)
 
     def answered(self, latency_s: float, now: float, answers: int) -> None:
         """Note an answer; *answers* as in `begin`, with this one."""

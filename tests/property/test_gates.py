@@ -7,8 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget, Intake
-from consumer.core.lane import Admission, Lane, LanePolicy
+from consumer.core.lane import FEW_RETRIES, Admission, Lane, LanePolicy
 from consumer.core.outcome import Delivered, Misconfigured, Outcome, Rejected, Retryable, Unconfirmed
+from consumer.core.rate import Rate
 
 FAILING = Retryable("http_503", 503)
 ODD = Unconfirmed("not_json", 200)
@@ -16,6 +17,7 @@ WRONG_URL = Misconfigured("endpoint", "http_404", 404)
 WRONG_KEY = Misconfigured("app", "http_401", 401)
 OUTCOMES = [Delivered(), Delivered(), FAILING, FAILING, ODD, Rejected("http_400", 400), WRONG_KEY, WRONG_URL]
 SHOW_LIFE = (Delivered, Rejected)
+RATE_PER_S, RATE_BURST = 0.25, 2
 
 
 @dataclass
@@ -26,10 +28,12 @@ class ProbeModel:
     max_s: float
     began: list[float] = field(default_factory=list)
     is_out: bool = False
+    told: list[float] = field(default_factory=list)
+    """Every moment before which nothing may be asked, as a Retry-After said."""
 
     def may_go(self, now: float) -> bool:
         wait_s = min(self.initial_s * 2 ** (len(self.began) - 1), self.max_s)
-        return not self.is_out and now >= self.began[-1] + wait_s
+        return not self.is_out and now >= max(self.began[-1] + wait_s, *self.told, 0.0)
 
 
 class BreakerMachine(RuleBasedStateMachine):
@@ -128,19 +132,38 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 class LaneMachine(RuleBasedStateMachine):
-    """I7: one app alone; a bounded number waits in memory; whoever is switched off is never asked."""
+    """I7: one app alone; a bounded number waits in memory; whoever is switched off is never asked.
+
+    Nothing is asked before any Retry-After is over, nor above the rate, and further tries are a share of first ones.
+    """
 
     policy = LanePolicy(waiting_records=2, waiting_s=10.0, probe_initial_s=2.0, probe_max_s=6.0)
 
-    @initialize(switched_off=st.sampled_from([False, False, False, True]))
-    def begin(self, switched_off: bool) -> None:
-        self.lane = Lane[int](self.policy, switched_off=switched_off)
+    @initialize(switched_off=st.sampled_from([False, False, False, True]), has_rate=st.booleans())
+    def begin(self, switched_off: bool, has_rate: bool) -> None:
+        rate = Rate(RATE_PER_S, RATE_BURST) if has_rate else None
+        self.lane = Lane[int](self.policy, switched_off=switched_off, rate=rate)
         self.switched_off = switched_off
         self.reason = "disabled" if switched_off else None
         self.now = 0.0
         self.number = 0
         self.waiting: list[tuple[float, int]] = []
         self.probes = ProbeModel(2.0, 6.0)
+        self.asked: list[float] = []
+        self.first_tries = self.further_tries = 0
+
+    def is_limited(self) -> bool:
+        """From all that was asked: a bucket that fills at its rate and is never fuller than its burst."""
+        tokens, since = float(RATE_BURST), 0.0
+        for at in [*self.asked, self.now]:
+            tokens = min(tokens + (at - since) * RATE_PER_S, RATE_BURST) - 1
+            since = at
+        return self.lane.rate is not None and tokens < -1e-6
+
+    def ask(self) -> None:
+        self.asked.append(self.now)
+        if self.lane.rate is not None:
+            self.lane.rate.take(self.now)
 
     @rule()
     def a_record_comes(self) -> None:
@@ -149,15 +172,32 @@ class LaneMachine(RuleBasedStateMachine):
             expected = Admission.SEND
         elif self.switched_off:
             expected = Admission.HOLD
-        elif self.probes.may_go(self.now):
+        elif self.probes.may_go(self.now) and not self.is_limited():
             expected = Admission.PROBE
-            self.probes.is_out = True
         else:
             expected = Admission.WAIT if len(self.waiting) < 2 else Admission.HOLD
         assert self.lane.admit(self.now) is expected
+        if expected is Admission.PROBE:
+            self.probes.is_out = True
+            self.ask()
         if expected is Admission.WAIT:
             self.lane.wait(self.number, self.now)
             self.waiting.append((self.now + 10.0, self.number))
+
+    @precondition(lambda self: self.reason is None)
+    @rule(count=st.integers(1, 400))
+    def first_tries_are_made(self, count: int) -> None:
+        for _ in range(count):
+            self.lane.begin(self.now, 0)
+            self.first_tries += 1
+        self.ask()
+
+    @rule(count=st.integers(1, 200))
+    def further_tries_are_wanted(self, count: int) -> None:
+        for _ in range(count):
+            if self.lane.may_retry:
+                self.lane.retry()
+                self.further_tries += 1
 
     @precondition(lambda self: self.waiting)
     @rule()
@@ -173,6 +213,23 @@ class LaneMachine(RuleBasedStateMachine):
             self.reason = reason
             self.probes = ProbeModel(2.0, 6.0, [self.now])
 
+    @precondition(lambda self: not self.switched_off)
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 7.0]))
+    def told_to_wait(self, seconds: float) -> None:
+        """By the answer to a record that was sent while the lane was open; later ones may say less, or more."""
+        assert self.lane.hold_off(self.now + seconds, probe=False) == (self.reason is None)
+        if self.reason is None:
+            self.reason = "retry_after"
+            self.probes = ProbeModel(2.0, 6.0, [self.now + seconds - 2.0])
+        self.probes.told.append(self.now + seconds)
+
+    @precondition(lambda self: self.reason is not None and self.probes.is_out)
+    @rule(seconds=st.sampled_from([1.0, 7.0]))
+    def a_probe_is_told_to_wait(self, seconds: float) -> None:
+        assert not self.lane.hold_off(self.now + seconds, probe=True)
+        self.probes.told.append(self.now + seconds)
+        self.probes.is_out = False
+
     @precondition(lambda self: self.reason is not None and self.probes.is_out)
     @rule(accepted=st.booleans())
     def a_probe_is_answered(self, accepted: bool) -> None:
@@ -183,6 +240,21 @@ class LaneMachine(RuleBasedStateMachine):
         else:
             assert not self.lane.refused("http_403", self.now, probe=True)
             self.probes.began.append(self.now)
+
+    @precondition(lambda self: not self.switched_off)
+    @rule(wait_s=st.sampled_from([3.0, 7.0]), later=st.sampled_from([4.0, 6.0]), asked=st.integers(0, 2))
+    def a_probe_is_refused_while_a_late_answer_says_wait(self, wait_s: float, later: float, asked: int) -> None:
+        """Much in one step, as `an_outage` above; *asked*: so much of the rate is used up."""
+        for _ in range(asked):
+            self.ask()
+        self.refused("http_401")
+        self.time_passes(2.0)
+        self.a_record_comes()
+        self.told_to_wait(wait_s)
+        if self.probes.is_out:
+            self.a_probe_is_answered(accepted=False)
+        self.time_passes(later)
+        self.a_record_comes()
 
     @precondition(lambda self: self.reason is None or self.switched_off)
     @rule()
@@ -198,6 +270,7 @@ class LaneMachine(RuleBasedStateMachine):
         assert self.lane.closed_for == self.reason
         assert list(self.lane.waiting) == self.waiting
         assert len(self.waiting) <= 2, "I6"
+        assert self.further_tries <= FEW_RETRIES + self.policy.retry_share * self.first_tries + 1e-6
 
 
 class BudgetMachine(RuleBasedStateMachine):

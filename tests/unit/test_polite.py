@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from consumer.core.breaker import BreakerPolicy
 from consumer.core.bulkhead import Bulkhead, Verdict
 from consumer.core.lane import FEW_RETRIES
 from consumer.core.outcome import Answer
@@ -414,3 +415,46 @@ def test_what_waits_for_its_turn_is_the_next_owners() -> None:
         assert rig.budget.records == 0
 
     on_the_bench(run, is_ordered=True)
+
+
+def test_the_endpoint_is_not_asked_with_an_app_that_was_told_to_wait() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "busy:1", "busy:2", "well:1")
+        await rig.answer(DOWN, which="well:1")
+        await rig.answer(DOWN, which="busy:1")
+        assert rig.delivery.breaker.is_open
+        await rig.answer(BUSY, which="busy:2")
+        await rig.advance(1.25)
+        assert [request.body for request, _, _ in rig.transport.waiting] == [b"well:1"], (
+            "not the one that waits longest"
+        )
+        await rig.answer(OK)
+        assert not rig.delivery.breaker.is_open
+        await rig.advance(29)
+        assert not rig.transport.waiting
+        await rig.acknowledge()
+        assert sorted(rig.forwarded()) == [("retry.30s", "busy:1"), ("retry.30s", "busy:2")]
+
+    on_the_bench(run, breaker=BreakerPolicy(window_answers=4, min_answers=2))
+
+
+def test_nor_is_it_asked_at_all_while_only_such_records_are_there() -> None:
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        rig.read(at, "busy:1", "busy:2")
+        await rig.answer(DOWN)
+        await rig.answer(BUSY)
+        assert rig.delivery.breaker.is_open
+        await rig.advance(29)
+        assert not rig.transport.waiting
+        await rig.advance(4.5)
+        assert len(rig.transport.waiting) == 1, "within a tenth more"
+        await rig.answer(OK)
+        await rig.advance(1)
+        await rig.answer_all(OK)
+        assert not rig.delivery.breaker.is_open
+        assert rig.count("events_delivered") >= 1
+        rig.pipeline.fence([at], reason="test")
+
+    on_the_bench(run, breaker=BreakerPolicy(window_answers=4, min_answers=2))
