@@ -31,6 +31,12 @@ coverage: $(VENV)/.dev java  ## All tests, with what they reach of the code
 bench: $(VENV)/.dev $(RIVALS)/.done java  ## Rate, CPU per event, memory, latency on a real Kafka, beside naive consumers
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+bounds: $(VENV)/.dev java  ## What apps, schemas, partitions, keys, records in flight and a bad neighbour cost
+	@$(BIN)/python -m tests.bench.bounds $(ARGS)
+
+standing: $(VENV)/.dev java  ## Start, idleness, memory with two million events behind, delay: each beside its goal
+	@$(BIN)/python -m tests.bench.standing $(ARGS)
+
 refused: $(VENV)/.dev java  ## MINUTES=10 of 401 for one app of twelve: what it costs the others
 	@$(BIN)/python -m tests.bench.refused_app --minutes $(or $(MINUTES),10) $(ARGS)
 
@@ -116,4 +122,4 @@ java:
 			echo "the tests run Apache Kafka: install a Java runtime (17 or newer) and Maven" >&2; exit 1; \
 		fi; }
 
-.PHONY: help demo test lint coverage bench refused profile chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java
+.PHONY: help demo test lint coverage bench bounds standing refused profile chaos chaos-oracle simulation fuzz soak mutants kafka wheel image lock docs clean java

@@ -57,7 +57,7 @@ def main() -> None:
         broker = None if given.kafka else RealKafka(Path(name) / "kafka").start()
         try:
             kafka = broker or KafkaClient(given.kafka)
-            bench = _bench(Path(name), given.cap_s, given.steady_s)
+            bench = make_bench(Path(name), given.cap_s, given.steady_s)
             for scenario in scenarios:
                 for figures in _play(bench, kafka, scenario, contenders, scenario.events(given.events), given.runs):
                     found.append(figures)
@@ -97,7 +97,8 @@ def _present(parser: argparse.ArgumentParser, names: str) -> list[str]:
     return present
 
 
-def _bench(folder: Path, cap_s: float, steady_s: float) -> Bench:
+def make_bench(folder: Path, cap_s: float, steady_s: float) -> Bench:
+    """Prepare what all runs share."""
     authority = trustme.CA()
     chain, ca_file = folder / "chain.pem", folder / "ca.pem"
     chain.write_bytes(pem(authority.issue_cert("localhost")))
@@ -112,13 +113,13 @@ def _play(
     setup = Setup(kafka, bench.folder / "setup", f"bench-{scenario.partitions}", "")
     if scenario.latency_ms == 0 and not has_nginx():
         print("nginx is not installed: our own sink is used")
-    with filled_topic(setup, scenario.partitions, 0 if scenario.rate_per_s else count):
+    with filled_topic(setup, scenario, 0 if scenario.rate_per_s else count):
         for run in range(1, runs + 1):
             for contender in contenders:
                 try:
                     if scenario.rate_per_s:
                         steady = Setup(kafka, bench.folder / "setup", f"{scenario.name}-{contender}-{run}", "")
-                        with filled_topic(steady, scenario.partitions, 0):
+                        with filled_topic(steady, scenario, 0):
                             yield measure(bench, scenario, contender, run, steady, 0)
                     else:
                         yield measure(bench, scenario, contender, run, setup, count)

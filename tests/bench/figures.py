@@ -75,15 +75,20 @@ def spread(of: Iterable[Figures], measure: str) -> Spread | None:
 
 
 def ratio(of: Sequence[Figures], scenario: str, measure: str, one: str, other: str) -> Spread | None:
-    """Return how many times that of *other* the measure of *one* is.
+    """Return how many times that of *other* the measure of *one* is, in one scenario."""
+    return ratio_between(of, measure, (scenario, one), (scenario, other))
+
+
+def ratio_between(of: Sequence[Figures], measure: str, one: tuple[str, str], other: tuple[str, str]) -> Spread | None:
+    """Return how many times that of *other* the measure of *one* is; both are (scenario, contender).
 
     The runs of one round stand side by side in time, so they are divided pairwise: what else the machine did in that
     round touched both.
     """
-    pairs = {each.run: each for each in select(of, scenario, other)}
+    pairs = {each.run: each for each in select(of, *other)}
     quotients = [
         getattr(each, measure) / below
-        for each in select(of, scenario, one)
+        for each in select(of, *one)
         if each.run in pairs and (below := getattr(pairs[each.run], measure))
     ]
     return Spread.of(quotients) if quotients else None

@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 from consumer.sandbox.events import encode, sample_event
 from tests.bench.contender import Contender, running
 from tests.bench.figures import Figures, percentile
+from tests.bench.load import NEIGHBOUR
 from tests.bench.machine import cpu_s, peak_mib
 from tests.bench.scenarios import Scenario
 from tests.bench.sinks import Sink, has_nginx, nginx_sink, our_sink
@@ -88,13 +89,15 @@ def measure(bench: Bench, scenario: Scenario, contender: str, run: int, setup: S
 
 
 def _sink(bench: Bench, scenario: Scenario, folder: Path) -> AbstractContextManager[Sink]:
-    if scenario.latency_ms == 0 and not scenario.is_tls and not scenario.rate_per_s and has_nginx():
+    is_plain = not (scenario.is_tls or scenario.rate_per_s or scenario.neighbour)
+    if scenario.latency_ms == 0 and is_plain and has_nginx():
         return nginx_sink(folder)
     return our_sink(
         folder,
         scenario.latency_ms,
         tls_chain=bench.tls_chain if scenario.is_tls else None,
         has_stamps=bool(scenario.rate_per_s),
+        neighbour=f"{NEIGHBOUR}={scenario.neighbour}" if scenario.neighbour else "",
     )
 
 

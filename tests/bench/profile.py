@@ -49,7 +49,7 @@ def main() -> None:
         try:
             with our_sink(folder / "sink", given.latency_ms) as sink:
                 setup = Setup(kafka, folder / "setup", "profile", sink.endpoint)
-                with filled_topic(setup, scenario.partitions, count):
+                with filled_topic(setup, scenario, count):
                     samples = _sample(setup, scenario, given.seconds, sampler, native=given.native)
         finally:
             kafka.kill()

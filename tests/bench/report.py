@@ -51,13 +51,13 @@ def tables(of: Sequence[Figures]) -> Iterable[tuple[str, list[str], list[list[st
             if not runs:
                 continue
             name = NAMES[contender] + ("" if all(one.is_complete for one in runs) else " *")
-            rows.append([name, *(_shown(spread(runs, field), digits) for _, field, digits in columns),
+            rows.append([name, *(shown(spread(runs, field), digits) for _, field, digits in columns),
                          "" if contender == "consumer"
-                         else _shown(ratio(here, scenario.name, measure, "consumer", contender), 2)])  # fmt: skip
+                         else shown(ratio(here, scenario.name, measure, "consumer", contender), 2)])  # fmt: skip
         yield f"{scenario.name}: {scenario.about}", head, rows
 
 
-def _shown(of: Spread | None, digits: int) -> str:
+def shown(of: Spread | None, digits: int) -> str:
     """Write the median, and low to high where they differ as written."""
     if of is None:
         return ""
@@ -66,44 +66,50 @@ def _shown(of: Spread | None, digits: int) -> str:
 
 
 def rich_tables(of: Sequence[Figures]) -> list[Table]:
-    made = []
-    for title, head, rows in tables(of):
-        table = Table(*head[:1], title=title, title_justify="left", title_style="bold", box=None)
-        for column in head[1:]:
-            table.add_column(column, justify="right")
-        for row in rows:
-            table.add_row(*row)
-        made.append(table)
-    return made
+    return [rich_table(title, head, rows) for title, head, rows in tables(of)]
+
+
+def rich_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(head[0], title=title, title_justify="left", title_style="bold", box=None)
+    for column in head[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"**{title}**", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |".replace(" *", r" \*") for row in rows)])
+
+
+def shown_facts(machine: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {text}" if name != "processor" else text for name, text in machine.items())
 
 
 def markdown(of: Sequence[Figures], machine: Mapping[str, str], day: str, plots: Sequence[str]) -> str:
     """Return the measured part of the page."""
-    facts = ", ".join(f"{name} {text}" if name != "processor" else text for name, text in machine.items())
     runs = max((one.run for one in of), default=0)
     legend = "An asterisk: it was stopped before it had sent every event, or sent one twice."
-    parts = [f"Measured on {day}: {facts}. Medians of {runs} (low to high). {legend}"]
+    parts = [f"Measured on {day}: {shown_facts(machine)}. Medians of {runs} (low to high). {legend}"]
     parts += [f"![{Path(plot).stem}]({plot})" for plot in plots]
-    for title, head, rows in tables(of):
-        lines = [f"**{title}**", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-        lines += [f"| {' | '.join(row)} |".replace(" *", r" \*") for row in rows]
-        parts.append("\n".join(lines))
+    parts += [markdown_table(*table) for table in tables(of)]
     busy = sorted({one.scenario for one in of if one.sink_cores > 0.9})
     if busy:
         parts.append(f"In {', '.join(busy)} the sink used more than 0.9 cores at times: it may have been the limit.")
     return "\n\n".join(parts)
 
 
-def write_between(page: str, text: str) -> str:
+def write_between(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """Return *page* with *text* between the markers.
 
     Raises:
         ValueError: a marker is missing.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN} and {END}")
+    before, has_begin, rest = page.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise ValueError(f"the page has no {begin} and {end}")
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 

@@ -20,6 +20,15 @@ class Scenario:
     rate_per_s: int = 0
     has_slow: bool = False
     """One event in the middle is answered after seven seconds."""
+    app_ids: int = 3
+    """Each on four platforms."""
+    schemas: int = 0
+    """So many writer schemas, each with a field of its own; 0: the newest of ours, which the floor and rivals know."""
+    keys: int = 0
+    """So many record keys; 0: none."""
+    order: str = "none"
+    neighbour: str = ""
+    """What one app is answered with: a status, or `slow`, or `never`; `ok` as all are. It isn't counted."""
     is_default: bool = False
 
     @property

@@ -1,10 +1,11 @@
 """The sink: the leanest HTTP server there is, so that it isn't what is measured. It counts, and may take its time.
 
-    python -m tests.bench.sink PORT LATENCY_MS COUNTERS_FILE [--tls PEM] [--stamps]
+    python -m tests.bench.sink PORT LATENCY_MS COUNTERS_FILE [--tls PEM] [--stamps] [--neighbour ID=HOW]
 
 What it sees is in COUNTERS_FILE, which the harness reads without asking (`Counters`). With `--stamps` it also reads the
 event id: `t<ns>-<n>` is an event produced at that wall-clock nanosecond, whose age at the answer is noted; `slow-<n>`
-is answered after SLOW_S only; every other id is answered and not noted.
+is answered after SLOW_S only; every other id is answered and not noted. With `--neighbour`, requests with ID in them
+are answered as HOW says (`ok`, a status, `slow`: after NEIGHBOUR_S, `never`) and counted apart.
 """
 
 import argparse
@@ -21,13 +22,14 @@ import uvloop
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{"success":"1"}'
 SLOW_S = 7.0
+NEIGHBOUR_S = 2.0
 HEAD_NUMBERS = 4
 MAX_STAMPS = 1_000_000
 EVENT_ID = re.compile(rb'"event_id": ?"(t|slow-)(\d+)')
 
 
 class Counters:
-    """Numbers shared through a file: answers, connections accepted, ages noted, and the ages in ms."""
+    """Numbers shared through a file: answers, connections accepted, ages noted, the neighbour's; and the ages in ms."""
 
     def __init__(self, path: Path, *, is_new: bool = False) -> None:
         if is_new:
@@ -46,6 +48,11 @@ class Counters:
     @property
     def connections(self) -> int:
         return self.numbers[1]
+
+    @property
+    def of_neighbour(self) -> int:
+        """Requests of the neighbour, answered or not."""
+        return self.numbers[3]
 
     def ages_ms(self) -> list[float]:
         return [float(age) for age in self.ages[: self.numbers[2]]]
@@ -107,6 +114,33 @@ class StampedConnection(Connection):
         self._answer()
 
 
+class NeighbourConnection(Connection):
+    """Answers one app in a way of its own."""
+
+    def __init__(self, counters: Counters, delay_s: float, name: bytes, how: str) -> None:
+        super().__init__(counters, delay_s)
+        self._name = name
+        self._how = how
+        self._body = b""
+
+    def on_message_begin(self) -> None:
+        self._body = b""
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._name not in self._body:
+            super().on_message_complete()
+            return
+        self._numbers[3] += 1
+        status = self._how if self._how.isdecimal() else "200"
+        answer = ANSWER.replace(b"200 OK", f"{status} Told".encode())
+        if self._how != "never":
+            delay_s = NEIGHBOUR_S if self._how == "slow" else self._delay_s
+            self._call_later(delay_s, self._transport.write, answer)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("port", type=int)
@@ -114,15 +148,22 @@ async def main() -> None:
     parser.add_argument("counters", type=Path)
     parser.add_argument("--tls", type=Path)
     parser.add_argument("--stamps", action="store_true")
+    parser.add_argument("--neighbour", metavar="ID=HOW")
     given = parser.parse_args()
     counters = Counters(given.counters)
-    kind = StampedConnection if given.stamps else Connection
+    name, _, how = (given.neighbour or "").partition("=")
+
+    def connection() -> Connection:
+        if name:
+            return NeighbourConnection(counters, given.latency_ms / 1000, name.encode(), how)
+        return (StampedConnection if given.stamps else Connection)(counters, given.latency_ms / 1000)
+
     context = None
     if given.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(given.tls)
     server = await asyncio.get_running_loop().create_server(
-        lambda: kind(counters, given.latency_ms / 1000), "127.0.0.1", given.port, backlog=4096, ssl=context
+        connection, "127.0.0.1", given.port, backlog=4096, ssl=context
     )
     print("ready", flush=True)
     await server.serve_forever()

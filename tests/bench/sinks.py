@@ -96,13 +96,14 @@ class NginxSink:
 
 @contextmanager
 def our_sink(
-    folder: Path, latency_ms: float, *, tls_chain: Path | None = None, has_stamps: bool = False
+    folder: Path, latency_ms: float, *, tls_chain: Path | None = None, has_stamps: bool = False, neighbour: str = ""
 ) -> Iterator[Sink]:
     """Run our sink in a process of its own; *tls_chain* is key and certificate, PEM, of localhost."""
     folder.mkdir(parents=True, exist_ok=True)
     counters = Counters(folder / "counters", is_new=True)
     port = free_port()
-    options = [*(["--tls", str(tls_chain)] if tls_chain else []), *(["--stamps"] if has_stamps else [])]
+    options = [*(["--tls", str(tls_chain)] if tls_chain else []), *(["--stamps"] if has_stamps else []),
+               *(["--neighbour", neighbour] if neighbour else [])]  # fmt: skip
     process = subprocess.Popen(
         [*dying_with_us(), sys.executable, "-m", "tests.bench.sink", str(port), str(latency_ms),
          str(folder / "counters"), *options],
