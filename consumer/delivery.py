@@ -171,20 +171,20 @@ class Delivery:
         self.on_the_wire -= 1
         lane.on_the_wire -= 1
         outcome = classify(answer)
+        kind = type(outcome)
+        failing = kind is Retryable
         now = self._clock.monotonic()
         latency_s = now - started
         metrics = self._metrics
         metrics.delivery_duration.observe(latency_s)
         metrics.delivery_attempts.add(_GOOD if outcome is DELIVERED else _attempt_labels(outcome))
+        says = failing if kind in _TELLING else None
+        self._lanes.answered(lane, envelope.app, latency_s, now, failing=says, is_first=envelope.tries == 0)
         if is_probe:
             envelope.has_probed = True
-        failing = type(outcome) is Retryable
-        is_first = envelope.tries == 0
         # a probe is for the breaker: one that fails as all do burns no attempt
-        if not isinstance(outcome, Misconfigured) and not (is_probe and failing):
+        if kind is not Misconfigured and not (is_probe and failing):
             envelope.tries += 1
-        says = failing if failing or isinstance(outcome, Delivered | Rejected) else None
-        self._lanes.answered(lane, envelope.app, latency_s, now, failing=says, is_first=is_first)
         is_apps_own = failing and self._lanes.failed(lane, envelope, self._asked_wait_s(outcome), now)
         # whoever is slow or fails alone tells nothing of what the endpoint takes
         is_news = not is_apps_own and (latency_s < SLOW_S or not self._lanes.is_slow(lane, envelope.app, now))
@@ -192,7 +192,7 @@ class Delivery:
             metrics.concurrency_moves.add((self.concurrency.reason,))
         if (is_probe or not is_apps_own) and self.breaker.note(outcome, now, probe=is_probe):
             self._breaker_moved()
-        if envelope.is_lane_probe or isinstance(outcome, Misconfigured):
+        if envelope.is_lane_probe or kind is Misconfigured:
             self._lanes.note(lane, envelope, outcome, now)
         answered(envelope, lane, outcome)
         if self._clearances and not self.breaker.is_open:
@@ -510,5 +510,7 @@ def _attempt_labels(outcome: Outcome) -> tuple[str, str]:
     return type(outcome).__name__.lower(), f"{status // 100}xx" if status else "none"
 
 
+_TELLING = frozenset({Delivered, Rejected, Retryable})
+"""What says whether an app is served."""
 _GOOD = _attempt_labels(DELIVERED)
 """The good answer's labels, made once."""

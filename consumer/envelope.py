@@ -9,9 +9,12 @@ from consumer.core.record import Record
 from consumer.ports import Decoded, Request, Undecodable
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Envelope:
-    """One record in the process. Made when it is read, released exactly once."""
+    """One record in the process. Made when it is read, released exactly once.
+
+    What most of them never need is a default of the class: to set twenty attributes takes a microsecond.
+    """
 
     record: Record
     assignment: Assignment
@@ -19,33 +22,33 @@ class Envelope:
     """It stands on a topic of ours, so that its headers are believed."""
     taken_at: float
     """Monotonic seconds."""
-    decoded: Decoded | Undecodable | None = None
+    decoded: Decoded | Undecodable | None = field(default=None, init=False)
     """What a process apart has made of the record; None for those that are decoded here."""
-    app: str = ""
+    app: str = field(default="", init=False)
     """The configured app key, once it is known: the lane, and a metric label."""
-    event: str = ""
+    event: str = field(default="", init=False)
     """A bounded metric label."""
-    time_ms: int | None = None
+    time_ms: int | None = field(default=None, init=False)
     """When the user acted."""
-    request: Request | None = None
-    tries: int = 0
+    request: Request | None = field(default=None, init=False)
+    tries: int = field(default=0, init=False)
     """Tries of this hop that count: not those that met a misconfiguration."""
-    is_unconfirmed: bool = field(default=False)
+    is_unconfirmed: bool = field(default=False, init=False)
     """Kochava answered a 2xx that we do not understand: one more try at most."""
-    is_lane_probe: bool = False
-    has_probed: bool = False
+    is_lane_probe: bool = field(default=False, init=False)
+    has_probed: bool = field(default=False, init=False)
     """It asked for the open breaker and failed: others come first, since it may fail for a reason of its own."""
-    is_stepping_aside: bool = False
+    is_stepping_aside: bool = field(default=False, init=False)
     """It leaves for a retry tier because it holds up its partition."""
-    is_active: bool = False
+    is_active: bool = field(default=False, init=False)
     """May end by itself soon, so that a drain waits for it."""
-    ended: Callable[["Envelope", bool], None] | None = None
+    ended: Callable[["Envelope", bool], None] | None = field(default=None, init=False)
     """Told of its end, and whether it was delivered, since copies of it may wait for that. Not told if it is abandoned:
     then they are, too."""
-    turn_over: Callable[["Envelope"], None] | None = None
+    turn_over: Callable[["Envelope"], None] | None = field(default=None, init=False)
     """Its turn among those of its key has come; told of its end. Not told if it is abandoned."""
-    _hop: Hop | None = None
-    has_waited: bool = False
+    _hop: Hop | None = field(default=None, init=False)
+    has_waited: bool = field(default=False, init=False)
     """It is a copy and waited for the end of another one."""
 
     @property

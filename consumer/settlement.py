@@ -39,7 +39,7 @@ class Settlement:
         self._publish = publish
         self._wake_readers = wake_readers
         self._changed: set[Assignment] = set()
-        self._flush_is_due = False
+        self._flush_is_due = self._wake_is_due = False
         self._ends = {
             "delivered": metrics.events_delivered,
             "filtered": metrics.events_filtered,
@@ -64,7 +64,14 @@ class Settlement:
         budget.released_records += 1
         budget.released_bytes += envelope.record.size_bytes
         self.rest(envelope)
-        if budget.is_half_empty:
+        if not self._wake_is_due:
+            self._wake_is_due = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        """Let the readers go on, if there is enough room: asked once for all that ends in a round of the event loop."""
+        self._wake_is_due = False
+        if self._budget.is_half_empty:
             self._wake_readers()
 
     # -- what a drain waits for

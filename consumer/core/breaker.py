@@ -105,12 +105,15 @@ class Breaker:
         return True
 
     def _count(self, outcome: Outcome) -> str | None:
+        kind = type(outcome)
+        self._failing.add(kind is Retryable)
+        self._unconfirmed.add(kind is Unconfirmed)
+        if kind is Delivered:
+            return None  # none of the shares rose
         policy = self._policy
-        self._failing.add(isinstance(outcome, Retryable))
-        self._unconfirmed.add(isinstance(outcome, Unconfirmed))
         if isinstance(outcome, Misconfigured) and outcome.scope == "endpoint":
             return outcome.reason
-        if isinstance(outcome, Retryable):
+        if kind is Retryable:
             failing = self._failing
             if failing.total >= policy.min_answers and failing.share >= policy.failing_share:
                 return "failing_answers"

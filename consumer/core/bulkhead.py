@@ -26,40 +26,35 @@ class Verdict(NamedTuple):
     """It was not this one time."""
 
 
-class _Noted(NamedTuple):
-    app: str
-    failing: bool
-    at: float
-
-
 class Bulkhead:
     """The last answers that say whether an app is served. `judge` is for those that fail, since it looks at all."""
 
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last: deque[_Noted] = deque(maxlen=LAST)
+        self._last: deque[tuple[str, bool, float]] = deque(maxlen=LAST)
+        """App, whether it was failing, when (monotonic seconds)."""
 
     def note(self, app: str, now: float, *, failing: bool) -> None:
-        self._last.append(_Noted(app, failing, now))
+        self._last.append((app, failing, now))
 
     def forget(self, app: str) -> None:
         """Judge *app* anew: it has recovered."""
-        self._last = deque((one for one in self._last if one.app != app), maxlen=LAST)
+        self._last = deque((one for one in self._last if one[0] != app), maxlen=LAST)
 
     def has_others(self, app: str) -> bool:
         """Say whether enough of the last answers are those of others."""
-        return sum(one.app != app for one in self._last) >= MIN_OTHERS
+        return sum(noted != app for noted, _, _ in self._last) >= MIN_OTHERS
 
     def judge(self, app: str, now: float) -> Verdict:
-        own = [one.failing for one in self._last if one.app == app]
-        others = [one for one in self._last if one.app != app]
+        own = [failing for noted, failing, _ in self._last if noted == app]
+        others = [(failing, at) for noted, failing, at in self._last if noted != app]
         latest = others[-MIN_OTHERS:]
         return Verdict(
             # in an outage of all, the first answer of another one tells; old good ones would hide it
             is_alone=len(latest) == MIN_OTHERS
-            and not latest[-1].failing
-            and now - latest[-1].at <= RECENT_S
-            and sum(one.failing for one in latest) < MIN_OTHERS * FAILING_SHARE,
+            and not latest[-1][0]
+            and now - latest[-1][1] <= RECENT_S
+            and sum(failing for failing, _ in latest) < MIN_OTHERS * FAILING_SHARE,
             is_failing=len(own) >= MIN_OWN and sum(own) >= len(own) * FAILING_SHARE,
         )

@@ -14,6 +14,10 @@ class ShareWindow:
         self._at = 0
 
     def add(self, marked: bool) -> None:
+        if not (marked or self.marked):  # nothing is marked, so that all places are alike; nearly always
+            if self.total < self.size:
+                self.total += 1
+            return
         at = self._at
         if self.total == self.size:
             self.marked -= self._ring[at]
