@@ -71,7 +71,7 @@ class Settlement:
     def _wake(self) -> None:
         """Let the readers go on, if there is enough room: asked once for all that ends in a round of the event loop."""
         self._wake_is_due = False
-        if self._budget.is_half_empty:
+        if self._budget.is_worth_reading:
             self._wake_readers()
 
     # -- what a drain waits for

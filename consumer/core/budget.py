@@ -50,6 +50,7 @@ class InFlightBudget:
         return max(0, self.max_records - self.records)
 
     @property
-    def is_half_empty(self) -> bool:
-        """Worth waking the readers for: they resume below half, so that they don't flap at the limit."""
-        return not self.closed_for and self.records * 2 <= self.max_records and self.bytes * 2 <= self.max_bytes
+    def is_worth_reading(self) -> bool:
+        """A sixteenth is free: enough to wake the readers for, whatever else may be stuck in here."""
+        is_open = not self.closed_for
+        return is_open and self.records * 16 <= self.max_records * 15 and self.bytes * 16 <= self.max_bytes * 15

@@ -327,8 +327,8 @@ class BudgetMachine(RuleBasedStateMachine):
         assert (self.budget.records, self.budget.bytes) == (records, size_bytes)
         is_shut = bool(self.closed_for)
         assert self.budget.room == (0 if is_shut or size_bytes >= max_bytes else max(0, max_records - records))
-        half_empty = records <= max_records / 2 and size_bytes <= max_bytes / 2
-        assert self.budget.is_half_empty == (half_empty and not is_shut)
+        is_worth_it = max_records - records >= max_records / 16 and max_bytes - size_bytes >= max_bytes / 16
+        assert self.budget.is_worth_reading == (is_worth_it and not is_shut)
 
     @invariant()
     def no_more_than_a_read_of_each_is_beyond_the_limit(self) -> None:

@@ -41,11 +41,11 @@ def test_room_counts_what_all_readers_took_and_closes_for_reasons() -> None:
     assert budget.room == 10
     one.taken_records, one.taken_bytes = 3, 300
     other.taken_records, other.taken_bytes = 1, 100
-    assert (budget.room, budget.is_half_empty) == (6, True)
+    assert (budget.room, budget.is_worth_reading) == (6, True)
     other.taken_bytes = 700
-    assert (budget.room, budget.is_half_empty) == (0, False)
+    assert (budget.room, budget.is_worth_reading) == (0, False)
     budget.released_bytes = 999
     budget.closed_for = frozenset({"breaker"})
-    assert (budget.room, budget.is_half_empty) == (0, False)
+    assert (budget.room, budget.is_worth_reading) == (0, False)
     budget.closed_for = frozenset()
     assert budget.room == 6
