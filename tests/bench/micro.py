@@ -13,7 +13,8 @@ import json
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -43,8 +44,8 @@ OK = Answer(200, b'{"success":"1"}')
 Step = Callable[[], object]
 
 
-def settings() -> Settings:
-    """Return those of the sample events, everything else as it comes."""
+def settings(changes: Mapping[str, str] = MappingProxyType({})) -> Settings:
+    """Return those of the sample events and *changes*, as the environment would have them; the rest as it comes."""
     apps = {f"{app}/{name}": {"guid": guid(app, name)} for app in APPS for name in PLATFORMS}
     return load(
         None,
@@ -54,6 +55,7 @@ def settings() -> Settings:
             "KOCHAVA_CONSUMER_KAFKA__TOPICS": '["events"]',
             "KOCHAVA_CONSUMER_KAFKA__START": "earliest",
             "KOCHAVA_CONSUMER_KOCHAVA__APPS": json.dumps(apps),
+            **changes,
         },
     )
 

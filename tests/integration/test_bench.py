@@ -43,3 +43,23 @@ def test_every_contender_that_must_sends_every_event_once_and_says_what_it_cost(
         assert set(run) - measured == (set() if run["scenario"] == "steady" else AGES), run
     for contender in ("kochava-consumer", "bare floor"):
         assert contender in done.stdout
+
+
+def test_a_bound_is_measured_from_end_to_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.bounds", "--groups", "schemas", "--events", "600", "--runs", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode in {0, 1}, done.stdout + done.stderr  # 1: so few events tell nothing of the cost
+    assert "not complete" not in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.lstrip().startswith(("1 ", "100 "))]
+    assert [row[0] for row in rows] == ["1", "100"], done.stdout
+
+
+def test_what_a_process_costs_is_measured_from_end_to_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.standing", "--only", "start", "--runs", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode in {0, 1}, done.stdout + done.stderr  # 1: a busy machine starts slowly
+    assert "to the first poll" in done.stdout

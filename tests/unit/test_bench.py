@@ -8,13 +8,14 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import httpx
 import pytest
 
 from consumer.adapters.clock import SystemClock
 from consumer.core.record import Record
 from consumer.parts import make_decoder, make_translator, tell_misfit
 from consumer.translate import Prepared
-from tests.bench import machine, micro
+from tests.bench import bounds, load, machine, micro
 from tests.bench.contenders.common import decoder, payload
 from tests.bench.contenders.floor import Position
 from tests.bench.figures import Figures, Spread, percentile, ratio, select, spread
@@ -22,9 +23,10 @@ from tests.bench.flame import parse, self_time, svg
 from tests.bench.plots import draw
 from tests.bench.refused_app import FLAT_MIB, OPEN_S, Sample, problems
 from tests.bench.report import BEGIN, END, json_lines, markdown, rich_tables, tables, write_between
-from tests.bench.scenarios import ALL, BY_NAME
+from tests.bench.scenarios import ALL, BY_NAME, Scenario
 from tests.bench.sink import EVENT_ID, Counters
-from tests.support.kafka import ROOT
+from tests.bench.sinks import our_sink
+from tests.support.kafka import ROOT, RealKafka
 from tests.support.processes import events
 
 STACKS = ["main;poll 6", "main;take;decode 3", "main;take 1", "", "no count"]
@@ -204,6 +206,64 @@ def test_every_step_is_measured() -> None:
     found = micro.measure(timed, 2)
     assert {"decode", "map", "serialise", "write request", "classify answer", "budget"} < set(found)
     assert all(len(values) == 2 for values in found.values())
+
+
+# -- bounds: one consumer, loads that differ in one thing
+
+
+def test_a_bound_is_compared_with_the_first_of_its_round() -> None:
+    """Excludes a comparison with another round, in which the machine was slow."""
+    costs = {"apps-0": (50.0, 80.0, 60.0), "apps-1": (55.0, 96.0, 66.0)}
+    runs = [
+        run_of("consumer", at, 1e6 / cost, scenario=name) for name, of in costs.items() for at, cost in enumerate(of)
+    ]
+    assert bounds.misses("apps", runs) == []
+    slower = [*runs[:3], *(run_of("consumer", at, 1e6 / 100, scenario="apps-1") for at in range(3))]
+    assert bounds.misses("apps", slower) == ["apps 1,000: 1.67 of the first one's cost, goal 1.15"]
+
+
+def test_a_rate_misses_its_bound_from_below() -> None:
+    rates = {"neighbour-0": 1000, "neighbour-1": 960, "neighbour-2": 940, "neighbour-3": 950, "neighbour-4": 2000}
+    runs = [run_of("consumer", 1, rate, scenario=name) for name, rate in rates.items()]
+    assert bounds.misses("neighbour", runs) == ["neighbour 503: 0.94 of the first one's rate, goal 0.95"]
+
+
+def test_what_a_neighbour_sends_is_not_counted() -> None:
+    """Also beyond the events that repeat."""
+    count = load.VARIETY + 100
+    made = load.values(Scenario("", ""), load.VARIETY)
+    name = load.app_id(0, 3).encode()
+    of_app = sum(name in value and b"\x06ios" in value for value in (*made, *made[:100]))
+    assert load.of_neighbour(count) == of_app > count / 13
+
+
+@pytest.mark.parametrize(("how", "status"), [("ok", 200), ("401", 401), ("slow", 200), ("never", None)])
+def test_the_sink_answers_a_neighbour_in_its_own_way(tmp_path: Path, how: str, status: int | None) -> None:
+    with our_sink(tmp_path, 1, neighbour=f"{load.NEIGHBOUR}={how}") as sink, httpx.Client(timeout=3) as client:
+        assert client.post(sink.endpoint, content=b"{}").status_code == 200
+        if status is None:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(sink.endpoint, content=load.NEIGHBOUR.encode(), timeout=0.2)
+        else:
+            assert client.post(sink.endpoint, content=load.NEIGHBOUR.encode()).status_code == status
+        assert sink.answers == 1
+
+
+def test_apps_schemas_and_padding_are_what_was_asked_for(tmp_path: Path) -> None:
+    scenario = Scenario("", "", app_ids=1000, schemas=100)
+    made = load.values(scenario, 4000, padding=1000)
+    assert len({value[:5] for value in made}) == 100
+    assert min(map(len, made)) > 1000
+    setup = load.prepare(RealKafka(tmp_path), tmp_path, "topic", scenario)
+    assert len(setup.apps) == 4000
+    folder = Path(setup.environment["KOCHAVA_CONSUMER_SCHEMAS__DIRECTORY"])
+    assert len([*folder.glob("*.avsc")]) == 100
+    settings = micro.settings({"KOCHAVA_CONSUMER_SCHEMAS__DIRECTORY": str(folder),
+                               "KOCHAVA_CONSUMER_KOCHAVA__APPS": json.dumps(setup.apps)})  # fmt: skip
+    translator = make_translator(settings, make_decoder(settings, SystemClock(), None), tell_misfit)
+    steps = [translator.translate(Record("events", 0, at, -1, None, value)) for at, value in enumerate(made)]
+    assert {type(step) for step in steps} == {Prepared}
+    assert len({step.app for step in steps if isinstance(step, Prepared)}) == 4000
 
 
 # -- one app is refused
