@@ -36,12 +36,12 @@ from consumer.core.breaker import Breaker, BreakerPolicy
 from consumer.core.budget import InFlightBudget
 from consumer.core.concurrency import Concurrency, ConcurrencyPolicy
 from consumer.core.flood_guard import FloodGuard
-from consumer.core.lane import LanePolicy
+from consumer.core.lane import TICK_S, LanePolicy
 from consumer.core.parking import Parking
 from consumer.core.rate import Rate
 from consumer.core.record import Record
 from consumer.core.retry import RetryPlan
-from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
+from consumer.delivery import Delivery, DeliveryPolicy, raise_bug
 from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
 from consumer.errors import ConsumerError, ExitCode, KafkaFatalError

@@ -40,9 +40,6 @@ from consumer.ports import Clock, Transport
 from consumer.settlement import Settlement
 from consumer.telemetry import Metrics, Repeated, log
 
-TICK_S = 0.25
-"""How often waits in memory and probes are looked at."""
-
 BACKOFF_DOUBLINGS = 30
 """More than any setting allows for; a probe may be a record's thousandth try."""
 
@@ -187,7 +184,7 @@ class Delivery:
             envelope.tries += 1
         is_apps_own = failing and self._lanes.failed(lane, envelope, self._asked_wait_s(outcome), now)
         # whoever is slow or fails alone tells nothing of what the endpoint takes
-        is_news = not is_apps_own and (latency_s < SLOW_S or not self._lanes.is_slow(lane, envelope.app, now))
+        is_news = not is_apps_own and (latency_s < SLOW_S or not self._lanes.is_slow(lane, envelope.app))
         if is_news and self.concurrency.answered(latency_s, now, throttled=failing):
             metrics.concurrency_moves.add((self.concurrency.reason,))
         if (is_probe or not is_apps_own) and self.breaker.note(outcome, now, probe=is_probe):
@@ -428,7 +425,7 @@ class Delivery:
         return False
 
     def tick(self) -> None:
-        """Look at everything that waits for a time: call it every `TICK_S`."""
+        """Look at everything that waits for a time: call it every `core.lane.TICK_S`."""
         self._lanes.tick(self._clock.monotonic(), self.concurrency.limit)
         if self._clearances:
             if not self.breaker.is_open:

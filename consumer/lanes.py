@@ -13,7 +13,7 @@ from typing import TypeAlias
 from consumer.core.assignment import Assignment
 from consumer.core.breaker import Breaker
 from consumer.core.bulkhead import MIN_OTHERS, Bulkhead
-from consumer.core.lane import FAILING, SLOW_RATIO, SLOW_S, Admission, Lane, LanePolicy
+from consumer.core.lane import FAILING, SLOW_RATIO, SLOW_S, TICK_S, Admission, Lane, LanePolicy
 from consumer.core.outcome import Delivered, Misconfigured, Outcome, Rejected
 from consumer.core.rate import LEAST_WAIT_S, Rate
 from consumer.envelope import Envelope
@@ -68,6 +68,7 @@ class Lanes:
         self._usual_s = 0.0
         """How long answers take, those of all apps, the last ones counting most."""
         self._answers = 0
+        self._ticks = 0
         self._pauses_until = float("-inf")
         """Nothing is read until then: told to wait, and nobody else is served."""
 
@@ -86,7 +87,7 @@ class Lanes:
         if lane.closed_for is None:
             crowded = self._crowded(lane, envelope.app, now, wire_limit)
             if crowded is None:
-                lane.begin(now, self._answers)
+                lane.begin(self._ticks, self._answers)
                 return True
             self.keep_back(lane, envelope, reason=crowded, may_wait=lane.has_room)
             if crowded == "rate" and lane.waiting:
@@ -104,15 +105,15 @@ class Lanes:
         """Say why an open lane takes nothing now: its "rate", or the app is "slow" and has its share of the wire."""
         if lane.rate is not None and lane.rate.wait_s(now) > 0:
             return "rate"
-        if lane.on_the_wire > wire_limit * self._policy.slow_share and self.is_slow(lane, app, now):
+        if lane.on_the_wire > wire_limit * self._policy.slow_share and self.is_slow(lane, app):
             return "slow"
         return None
 
-    def is_slow(self, lane: AppLane, app: str, now: float) -> bool:
+    def is_slow(self, lane: AppLane, app: str) -> bool:
         """Say whether others have their answers, and the app's take much longer, or its next one has already."""
         if lane.latency_s > self._least_slow_s:
             return self._bulkhead.has_others(app)
-        is_silent = now - lane.answered_at > self._least_slow_s
+        is_silent = (self._ticks - lane.answered_tick - 1) * TICK_S > self._least_slow_s
         return is_silent and self._answers - lane.answers_seen >= MIN_OTHERS
 
     @property
@@ -145,7 +146,7 @@ class Lanes:
         if latency_s > SLOW_S:  # cut, or one slow answer of many would make an app slow
             latency_s = min(latency_s, 2 * self._least_slow_s)
         self._usual_s += (latency_s - self._usual_s) * _NEWS
-        lane.answered(latency_s, now, self._answers)
+        lane.answered(latency_s, self._ticks, self._answers)
         if is_first and failing is not None:
             self._bulkhead.note(app, now, failing=failing)
 
@@ -211,6 +212,7 @@ class Lanes:
     # -- time
 
     def tick(self, now: float, wire_limit: int) -> None:
+        self._ticks += 1
         if now >= self._pauses_until:
             self._read_again()
         for app, lane in self._lanes.items():

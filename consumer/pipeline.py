@@ -218,7 +218,7 @@ class Pipeline:
     # -- time
 
     def tick(self) -> None:
-        """Look at what waits for a time; call it every `delivery.TICK_S`."""
+        """Look at what waits for a time; call it every `core.lane.TICK_S`."""
         self._delivery.tick()
         self.pump()
         if self._delivery.lacks_a_probe and not self._ready:

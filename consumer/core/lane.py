@@ -33,6 +33,8 @@ class LanePolicy:
     """Further tries of an app, of its first tries."""
 
 
+TICK_S = 0.25
+"""How often waits in memory, probes and lanes are looked at."""
 SLOW_RATIO = 4.0
 SLOW_S = 0.1
 """An app is slow above so many times the usual latency, and so much more."""
@@ -57,7 +59,7 @@ class Lane(Generic[Item]):
     """The state of one app's lane. `closed_for` is the reason, None while open."""
 
     __slots__ = (
-        "_policy", "answered_at", "answers_seen", "closed_for", "held_at", "is_switched_off", "is_timed", "latency_s",
+        "_policy", "answered_tick", "answers_seen", "closed_for", "held_at", "is_switched_off", "is_timed", "latency_s",
         "on_the_wire", "probes", "rate", "retries", "waiting",
     )  # fmt: skip
 
@@ -67,7 +69,8 @@ class Lane(Generic[Item]):
         self.on_the_wire = 0
         self.latency_s = 0.0
         """The mean of its answers, the last ones counting most."""
-        self.answered_at = 0.0
+        self.answered_tick = 0
+        """When it had its last answer, in ticks: none passes while the process itself stands still."""
         self.answers_seen = 0
         """The answers of all apps when it had its last one: those since are others'."""
         self.retries = FEW_RETRIES
@@ -98,10 +101,10 @@ class Lane(Generic[Item]):
         is_limited = self.rate is not None and self.rate.wait_s(now) > 0
         return not self.is_switched_off and not is_limited and self.probes.may_go(now)
 
-    def begin(self, now: float, answers: int) -> None:
+    def begin(self, tick: int, answers: int) -> None:
         """Note a first try; *answers* is how many all apps have had so far."""
         if self.on_the_wire == 0:  # nothing was asked before, so that nothing could be answered
-            self.answered_at = now
+            self.answered_tick = tick
             self.answers_seen = answers
         if self.retries < MANY_RETRIES:
             self.retries += self._policy.retry_share
@@ -115,10 +118,10 @@ class Lane(Generic[Item]):
         """Note a further try."""
         self.retries = max(0.0, self.retries - 1)
 
-    def answered(self, latency_s: float, now: float, answers: int) -> None:
+    def answered(self, latency_s: float, tick: int, answers: int) -> None:
         """Note an answer; *answers* as in `begin`, with this one."""
         self.latency_s += (latency_s - self.latency_s) * _NEWS
-        self.answered_at = now
+        self.answered_tick = tick
         self.answers_seen = answers
 
     @property
