@@ -1,4 +1,4 @@
-"""`make bench`: the consumer, naive consumers and the bare floor, side by side on a real Apache Kafka.
+"""`make bench`: the consumer, naive consumers, mq-bridge and the bare floor, side by side on a real Apache Kafka.
 
     python -m tests.bench [--scenarios http-20ms,steady] [--all] [--contenders consumer,floor] [--events 60000]
                           [--runs 3] [--latency-ms 20] [--connections 512] [--results FILE] [--write]

@@ -17,6 +17,7 @@ MODULES = {
     "floor": ("floor", ("httptools", "uvloop")),
     "httpx": ("naive_httpx", ("httpx",)),
     "aiohttp": ("naive_aiohttp", ("aiohttp",)),
+    "mq-bridge": ("mq_bridge", ("mq_bridge",)),
     "faststream": ("naive_faststream", ("faststream", "aiohttp")),
 }
 """Module and what it needs beyond the consumer's own dependencies."""

@@ -14,7 +14,8 @@ from tests.bench.figures import Figures, select, spread
 from tests.bench.report import NAMES
 from tests.bench.scenarios import BY_NAME, CONTENDERS, Scenario
 
-COLOURS = {"consumer": "#1f5fa8", "floor": "#9a9a9a", "httpx": "#c2571a", "aiohttp": "#f0a848", "faststream": "#2d8a57"}
+COLOURS = {"consumer": "#1f5fa8", "floor": "#9a9a9a", "httpx": "#c2571a", "aiohttp": "#f0a848", "mq-bridge": "#7a4fa0",
+           "faststream": "#2d8a57"}  # fmt: skip
 
 
 def draw(of: Sequence[Figures], folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ NAMES = {
     "floor": "bare floor",
     "httpx": "naive httpx",
     "aiohttp": "naive aiohttp",
+    "mq-bridge": "mq-bridge",
     "faststream": "FastStream",
 }
 RATE_COLUMNS = (

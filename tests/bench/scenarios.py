@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-CONTENDERS = ("consumer", "floor", "httpx", "aiohttp", "faststream")
+CONTENDERS = ("consumer", "floor", "httpx", "aiohttp", "mq-bridge", "faststream")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,12 @@ NEIGHBOUR_S = 2.0
 HEAD_NUMBERS = 4
 MAX_STAMPS = 1_000_000
 EVENT_ID = re.compile(rb'"event_id": ?"(t|slow-)(\d+)')
+RECORD_EVENT_ID = re.compile(rb"\0.{4}.(t|slow-)(\d+)", re.DOTALL)
+"""In a record that was posted as it is: after Confluent's head and a byte of length, the first field."""
+
+
+def find_event_id(body: bytes) -> "re.Match[bytes] | None":
+    return RECORD_EVENT_ID.match(body) if body[:1] == b"\0" else EVENT_ID.search(body)
 
 
 class Counters:
@@ -101,7 +107,7 @@ class StampedConnection(Connection):
         self._body += chunk
 
     def on_message_complete(self) -> None:
-        found = EVENT_ID.search(self._body)
+        found = find_event_id(self._body)
         if found is not None and found[1] == b"slow-":
             self._call_later(SLOW_S, self._answer)
         else:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 from xml.etree import ElementTree as ET
 
 import httpx
@@ -14,20 +15,23 @@ import pytest
 from consumer.adapters.clock import SystemClock
 from consumer.core.record import Record
 from consumer.parts import make_decoder, make_translator, tell_misfit
+from consumer.sandbox.events import encode, sample_event
 from consumer.translate import Prepared
 from tests.bench import bounds, load, machine, micro
-from tests.bench.contenders.common import decoder, payload
+from tests.bench.contender import MODULES
+from tests.bench.contenders.common import Orders, decoder, payload
 from tests.bench.contenders.floor import Position
+from tests.bench.contenders.mq_bridge import route
 from tests.bench.figures import Figures, Spread, percentile, ratio, select, spread
 from tests.bench.flame import parse, self_time, svg
-from tests.bench.plots import draw
+from tests.bench.plots import COLOURS, draw
 from tests.bench.refused_app import FLAT_MIB, OPEN_S, Sample, problems
-from tests.bench.report import BEGIN, END, json_lines, markdown, rich_tables, tables, write_between
-from tests.bench.scenarios import ALL, BY_NAME, Scenario
-from tests.bench.sink import EVENT_ID, Counters
+from tests.bench.report import BEGIN, END, NAMES, json_lines, markdown, rich_tables, tables, write_between
+from tests.bench.scenarios import ALL, BY_NAME, CONTENDERS, Scenario
+from tests.bench.sink import Counters, find_event_id
 from tests.bench.sinks import our_sink
 from tests.support.kafka import ROOT, RealKafka
-from tests.support.processes import events
+from tests.support.processes import SCHEMA, events
 
 STACKS = ["main;poll 6", "main;take;decode 3", "main;take 1", "", "no count"]
 
@@ -148,6 +152,25 @@ def test_contenders_send_what_the_consumer_sends() -> None:
         assert payload(decode(value)) == json.loads(ours.request.body)
 
 
+def test_every_contender_has_a_name_a_colour_and_a_module() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert set(CONTENDERS) == set(NAMES) == set(COLOURS) == {"consumer", *MODULES}
+    assert all((ROOT / "tests" / "bench" / "contenders" / f"{module}.py").exists() for module, _ in MODULES.values())
+    assert [name for name in NAMES.values() if f"| {name} |" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("connections", "tasks"), [(16, 1), (64, 1), (100, 1), (256, 4), (500, 5), (509, 1), (512, 8), (2000, 8)]
+)
+def test_mq_bridge_has_as_many_requests_in_flight_as_there_are_connections(connections: int, tasks: int) -> None:
+    made = route(Orders("kafka:9092", "events", "group", "https://sink/", connections, 2 * connections, "ca.pem"))
+    http = made["output"]["http"]
+    assert made["concurrency"] == tasks
+    assert tasks * http["batch_concurrency"] == connections
+    assert http["batch_concurrency"] <= made["batch_size"] <= 2 * connections / tasks
+    assert http["tls"] == {"required": True, "ca_file": "ca.pem"}
+
+
 def test_the_floor_commits_no_further_than_what_was_answered() -> None:
     position = Position(10)
     seen = []
@@ -163,7 +186,12 @@ def test_the_sink_reads_when_an_event_was_produced(tmp_path: Path) -> None:
         (b'{"event_id": "slow-3"}', (b"slow-", b"3")),
         (b'{"event_id":"warm-3"}', None),
     ):
-        match = EVENT_ID.search(body)
+        match = find_event_id(body)
+        assert (match and match.groups()) == found
+    for event_id, found in (
+        ("t1790000000000000000-7", (b"t", b"1790000000000000000")), ("slow-3", (b"slow-", b"3")), ("warm-3", None),
+    ):  # fmt: skip
+        match = find_event_id(encode(sample_event(10, Random(1), event_id), SCHEMA, 10))  # 10 is a line feed
         assert (match and match.groups()) == found
     writer = Counters(tmp_path / "counters", is_new=True)
     writer.numbers[0] = 3
