@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from consumer import delivery, forwarding, pipeline, settlement
+from consumer import delivery, envelope as envelopes, forwarding, pipeline, settlement
 from consumer.adapters import kafka_commits
 from consumer.core import assignment, offset_map, offsets
 from consumer.core.outcome import Delivered
@@ -126,12 +126,12 @@ def gap_closed_too_early() -> None:
 
 def tries_forgotten_at_a_restart() -> None:
     """Take what comes from a tier for what was never tried."""
-    original = pipeline.read_hop
+    original = envelopes.read_hop
 
     def read_hop(record: Any, *, is_ours: bool) -> Any:
         return original(record, is_ours=is_ours)._replace(attempts=0)
 
-    pipeline.read_hop = read_hop  # type: ignore[attr-defined]
+    envelopes.read_hop = read_hop  # type: ignore[attr-defined]
 
 
 def late_answer_settles_a_new_epoch() -> None:

@@ -1,5 +1,7 @@
 """The oracle of the chaos suite: it finds each kind of wrong, and takes nothing right for wrong."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from tests.chaos.history import Exit, Fault, History, Late, Moved, Owned, Place,
 from tests.chaos.oracle import judge
 from tests.chaos.results import BEGIN, END, Result, append, read, write_into
 from tests.chaos.world import WORLDS
+from tests.chaos.wrong import BUILDS
+from tests.support.kafka import ROOT
 
 
 def post(at_ms: int, event_id: str, status: str, *, accepted: bool, took_ms: int = 20) -> Post:
@@ -419,3 +423,34 @@ def test_only_the_try_itself_and_a_late_machine_explain_it(
         history.posts.append(post(4010, "d", "503", accepted=False))
     history = replace(history, written=written, late=late)
     assert ("C3" in violations(history)) is not is_explained
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_wrong_build_still_fits_the_product(build: str) -> None:
+    """Excludes: a build that patches what the product doesn't use any more, and that the oracle hunts in vain."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tests.chaos.wrong import BUILDS; BUILDS[{build!r}][0]()"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_build_that_forgets_tries_does() -> None:
+    """The simulation judges no headers, so that nothing else in make test looks at it."""
+    code = """
+from consumer.core.assignment import Assignment
+from consumer.core.headers import ATTEMPTS
+from consumer.core.record import Partition, Record
+from consumer.envelope import Envelope
+from tests.chaos.wrong import BUILDS
+
+def tries() -> int:
+    record = Record("t", 0, 0, -1, None, b"", ((ATTEMPTS, b"3"),))
+    return Envelope(record, Assignment(Partition("t", 0), 1, 0), is_ours=True, taken_at=0.0).hop.attempts
+
+assert tries() == 3
+BUILDS["tries_forgotten_at_a_restart"][0]()
+assert tries() == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
