@@ -46,7 +46,7 @@ from consumer.core.retry import RetryPlan
 from consumer.delivery import TICK_S, Delivery, DeliveryPolicy, raise_bug
 from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
-from consumer.errors import ConsumerError, ExitCode, KafkaFatalError
+from consumer.errors import ConsumerError, ExitCode, KafkaFatalError, SettingsError
 from consumer.forwarding import Forwarding
 from consumer.health import Health
 from consumer.key_order import KeyOrder
@@ -132,7 +132,11 @@ class Member:
         self._password = None if secret is None else PasswordFile(secret, self._clock)
         self._password_users: list[Callable[[str], None]] = []
         delivery = settings.delivery
-        plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers) if replay is None else own_topics(settings)
+        plan = (
+            RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
+            if replay is None
+            else own_topics(settings.topic_prefix)
+        )
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
         self._registry = make_registry(settings, self._clock)
         self._decoder = make_decoder(settings, self._clock, self._registry)
@@ -361,7 +365,12 @@ class Member:
         self._watch()
         self._loop.set_exception_handler(self._on_bug)
         admin = AdminServer(self._settings.admin.listen, self._health, self._metrics, self._clock)
-        await admin.start()
+        try:
+            await admin.start()
+        except SettingsError:
+            if self._replay is None:
+                raise
+            log.warning("admin.not_listening")  # the running member has the port; who watches a replay sees its bar
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
         log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)

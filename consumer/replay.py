@@ -10,7 +10,6 @@ from consumer.core.known_ids import KnownIds
 from consumer.core.record import Record
 from consumer.core.replay import NOT_SELECTED, Selection, Span
 from consumer.core.retry import RetryPlan
-from consumer.settings import Settings
 from consumer.telemetry import Metrics
 from consumer.translate import Filtered, Prepared, Step, Translator
 
@@ -45,9 +44,9 @@ class Replay:
     watch: Callable[[Seen], None] = lambda _: None
 
 
-def own_topics(settings: Settings) -> RetryPlan:
+def own_topics(prefix: str) -> RetryPlan:
     """Return where a replay's failures go: one topic of their own, for whatever has no further try in the process."""
-    topic = f"{settings.topic_prefix}.replay.dead-letter"
+    topic = f"{prefix}.replay.dead-letter"
     return RetryPlan((), topic, topic)
 
 
@@ -104,11 +103,7 @@ class Reconciliation(NamedTuple):
     expired: int
     """Removed by retention before they could be read: not among those read."""
     unsettled: int
-    """Left for whoever goes on: not zero if it was stopped."""
-
-    @property
-    def is_complete(self) -> bool:
-        return self.unsettled == 0 and self.expired == 0
+    """Left for whoever goes on: another process that took over a partition, or the next start."""
 
     @property
     def adds_up(self) -> bool:

@@ -1,5 +1,6 @@
 """A bounded replay on the brokers: its plan, made once, and the starts of partitions that were assigned under it."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ from consumer.core.record import Partition
 from consumer.core.replay import Mark, Span, Unplanned, split, write_mark
 from consumer.errors import KafkaFatalError, ReplayRefusedError
 from consumer.telemetry import log
+
+BUDGET_S = 30.0
+"""How long a plan may take while brokers come and go."""
 
 
 class Part(NamedTuple):
@@ -57,16 +61,15 @@ def plan(
         ReplayRefusedError: the group works under another plan, or is no replay's.
     """
     consumer = make_client(Consumer, {**conf, "group.id": group_id, "enable.auto.commit": False, "log_level": 0})
+    deadline = time.monotonic() + BUDGET_S
     try:
-        partitions = [at for topic in topics for at in _partitions(consumer, topic)]
-        committed = committed_of(consumer, partitions)
-        begun = [at for at in committed if at.offset >= 0]
-        if begun:
-            return Plan(tuple(_found(at, digest) for at in begun), is_new=False)
-        parts = tuple(_part(consumer, at, span) for at in partitions)
-        if is_kept:
-            _commit(consumer, parts, digest)
-        return Plan(parts, is_new=True)
+        while True:
+            try:
+                return _plan(consumer, topics, span, digest, is_kept=is_kept)
+            except KafkaException as error:
+                if not _may_pass(error.args[0]) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
     except KafkaException as error:
         problem: KafkaError = error.args[0]
         if problem.code() in {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION}:
@@ -80,6 +83,29 @@ def plan(
         ) from None
     finally:
         consumer.close()
+
+
+def _plan(consumer: Consumer, topics: Sequence[str], span: Span, digest: str, *, is_kept: bool) -> Plan:
+    partitions = [at for topic in topics for at in _partitions(consumer, topic)]
+    begun = [at for at in committed_of(consumer, partitions) if at.offset >= 0]
+    if begun:
+        return Plan(tuple(_found(at, digest) for at in begun), is_new=False)
+    parts = tuple(_part(consumer, at, span) for at in partitions)
+    if is_kept:
+        _commit(consumer, parts, digest)
+    return Plan(parts, is_new=True)
+
+
+def _may_pass(problem: KafkaError) -> bool:
+    """Say whether to ask again: the coordinator moves, or the broker has just started."""
+    return problem.retriable() or problem.code() in {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError._TRANSPORT,  # noqa: SLF001 - the client's names
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+    }
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:

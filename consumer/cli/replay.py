@@ -119,7 +119,7 @@ def command(config: Path | None, *, as_json: bool, yes: bool, **asked: Any) -> N
         _forget(conf, replay.group_id)
     if not found.adds_up:
         raise CheckFailedError("the numbers do not add up: this is a bug, please report the table above")
-    if found.unsettled or not member.is_replayed:
+    if not member.is_replayed:
         raise StoppedError(f"stopped before the end: start again with --id {replay.replay_id}, and it goes on")
     if found.dead or found.expired:
         raise CheckFailedError("not every event was sent: see dead and expired above")
@@ -224,13 +224,13 @@ def _make_topic(settings: "Settings") -> None:
     from consumer.core.topic_plan import missing  # noqa: PLC0415
     from consumer.replay import own_topics  # noqa: PLC0415
 
-    plan = own_topics(settings)
+    plan = own_topics(settings.topic_prefix)
     admin = KafkaAdmin(admin_conf(settings, "kochava-consumer"), settings.kafka.group_id)
     facts = admin.facts([*settings.kafka.topics, plan.dead_letter_topic])
     wanted = {new.name: new for new in missing(plan, settings.kafka.topics, facts, partitions=None, replication=None)}
-    failed = {name: problem for name, problem in admin.create([*wanted.values()]).items() if problem is not None}
-    if failed:
-        raise CheckFailedError("\n".join(f"cannot create {name}: {problem}" for name, problem in failed.items()))
+    for name, problem in admin.create([*wanted.values()]).items():
+        if problem not in {None, "TOPIC_ALREADY_EXISTS"}:  # another process of this replay was quicker
+            raise CheckFailedError(f"cannot create {name}: {problem}")
 
 
 def _confirm(plan: "Plan", replay: "Replay", *, yes: bool) -> None:
@@ -290,7 +290,7 @@ def _tell(found: "Reconciliation", notes: "Notes | None", replay: "Replay", *, a
         table.add_row("dead", f"{reason} {app}", "", f"{count:,}")
     for word, count in (
         ("outside of the times", found.outside), ("not selected", found.not_selected), ("known already", found.known),
-        ("settled before", found.skipped), ("expired", found.expired), ("left", found.unsettled),
+        ("settled before", found.skipped), ("expired", found.expired), ("left to whoever goes on", found.unsettled),
     ):  # fmt: skip
         if count:
             table.add_row(word, "", "", f"{count:,}")
@@ -316,8 +316,9 @@ def _forget(conf: dict[str, Any], group_id: str) -> None:
     from confluent_kafka import KafkaException  # noqa: PLC0415
     from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
-    for future in AdminClient(conf).delete_consumer_groups([group_id], request_timeout=10).values():
+    admin = AdminClient(conf)  # kept: without it nobody answers its futures
+    for future in admin.delete_consumer_groups([group_id], request_timeout=10).values():
         try:
-            future.result()
-        except KafkaException:
+            future.result(15)
+        except (KafkaException, TimeoutError):
             click.echo(f"the group {group_id} could not be deleted; it expires by itself", err=True)

@@ -6,12 +6,13 @@ in a place that every process of the replay reads anyway, and a commit can never
 """
 
 import hashlib
-import json
 import re
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+
+import orjson
 
 from consumer.core.mapping import MappingSpec
 from consumer.core.offset_map import map_chars
@@ -93,8 +94,13 @@ def narrowed(spec: MappingSpec, selection: Selection) -> MappingSpec:
 
 def digest_of(facts: Mapping[str, Any]) -> str:
     """Return what a plan is recognised by: the same for the same *facts*, whatever their order."""
-    text = json.dumps(facts, sort_keys=True, default=str, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARS]
+    text = orjson.dumps(facts, default=_as_list, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:DIGEST_CHARS]
+
+
+def _as_list(value: object) -> object:
+    """Write what JSON doesn't know: named tuples, dates of a mapping file."""
+    return [*value] if isinstance(value, tuple) else str(value)
 
 
 def write_mark(mark: Mark) -> str:

@@ -125,6 +125,7 @@ EVENTS: dict[str, LogEvent] = {
         "count",
     ),
     "exception.uncaught": _error("A bug: nobody caught this.", "where"),
+    "admin.not_listening": _warning("A replay goes on without probes and metrics: something else has the port."),
     "admin.listening": _info("Probes and metrics are served.", "port"),
     "progress": _info(
         "What was done since the last such line, and in all.",
