@@ -28,6 +28,7 @@ from consumer.adapters.kafka_config import (
 from consumer.adapters.kafka_forwarder import KafkaForwarder
 from consumer.adapters.kafka_password import PasswordFile
 from consumer.adapters.kafka_positions import StartPositions
+from consumer.adapters.kafka_replay import ReplayPositions, is_over
 from consumer.adapters.kafka_source import KafkaSource, SourcePolicy
 from consumer.adapters.shadow import ShadowForwarder, ShadowTransport
 from consumer.adapters.tls import client_context
@@ -40,22 +41,25 @@ from consumer.core.lane import TICK_S, LanePolicy
 from consumer.core.parking import Parking
 from consumer.core.rate import Rate
 from consumer.core.record import Record
+from consumer.core.replay import narrowed
 from consumer.core.retry import RetryPlan
 from consumer.delivery import Delivery, DeliveryPolicy, raise_bug
 from consumer.duplicates import Duplicates
 from consumer.envelope import Envelope
-from consumer.errors import ConsumerError, ExitCode, KafkaFatalError
+from consumer.errors import ConsumerError, ExitCode, KafkaFatalError, SettingsError
 from consumer.forwarding import Forwarding
 from consumer.health import Health
 from consumer.key_order import KeyOrder
 from consumer.lanes import Lanes
-from consumer.parts import app_key, make_decoder, make_registry, make_translator, tell_misfit
+from consumer.parts import app_key, load_spec, make_decoder, make_registry, make_translator, tell_misfit
 from consumer.pipeline import Pipeline
 from consumer.ports import Forwarder, ForwardProblem, Transport
 from consumer.rebalance import Rebalance
+from consumer.replay import Replay, ReplayTranslator, Seen, own_topics
 from consumer.settings import App as AppSettings, Delivery as DeliverySettings, Settings
 from consumer.settlement import Positions, Settlement
 from consumer.telemetry import Metrics, Progress, configure_logging, kafka_logger, log, scrub_uncaught
+from consumer.translate import Translator
 from consumer.watchdog import Watchdog
 
 try:
@@ -68,12 +72,17 @@ GC_THRESHOLD = (50_000, 20, 50)
 COLLECT_S = 20.0
 """Collect all, this often: what failed events leave in cycles would otherwise pile up to the threshold, tens of MiB."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+IDLE_LOOK_S = 5.0
+"""How often a member of a replay that was given nothing looks whether the others are done."""
 TELL_S = 1.0
 """How often gauges that cost something are looked at."""
 
 
-def run(settings: Settings, *, shadow: bool = False) -> None:
-    """Run one group member until SIGTERM or SIGINT.
+def run(settings: Settings, *, shadow: bool = False, replay: Replay | None = None) -> "Member":
+    """Run one group member until SIGTERM or SIGINT, or a bounded *replay* until its end.
+
+    Returns:
+        The member that has ended.
 
     Raises:
         ConsumerError: it could not start or go on; the exit code is its own.
@@ -85,7 +94,7 @@ def run(settings: Settings, *, shadow: bool = False) -> None:
     member = None
     try:
         asyncio.set_event_loop(loop)
-        member = Member(settings, loop, shadow=shadow)
+        member = Member(settings, loop, shadow=shadow, replay=replay)
         loop.run_until_complete(member.run())
     finally:
         asyncio.set_event_loop(None)
@@ -94,37 +103,49 @@ def run(settings: Settings, *, shadow: bool = False) -> None:
             member.watchdog.cancel()
         for number in SIGNALS:  # all is done: one more must not end it otherwise
             signal.signal(number, signal.SIG_IGN)
+    return member
 
 
 class Member:
     """One group member: its objects, and the order in which they start and end."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, *, shadow: bool) -> None:
+    def __init__(
+        self, settings: Settings, loop: asyncio.AbstractEventLoop, *, shadow: bool, replay: Replay | None = None
+    ) -> None:
         self._settings = settings
+        self._replay = replay
         self._loop = loop
         self._clock = SystemClock()
-        self._metrics = Metrics()
+        self.metrics = self._metrics = Metrics()
         self._health = Health(stuck_after_s=settings.delivery.drain_timeout_s + settings.kafka.committed_budget_s + 30)
         self.watchdog = Watchdog(settings.watchdog_s)
         self._ended: asyncio.Future[None] = loop.create_future()
         self._failure: BaseException | None = None
         self._was_told = False
+        self._idle_since = 0.0
+        self.is_replayed = False
+        """A bounded replay has come to its end."""
         self._progress = Progress(self._metrics, settings.log.progress_interval_s)
         self._client_id = socket.gethostname()
-        self._is_shadow = shadow
+        self._is_shadow = shadow or (replay is not None and replay.is_dry)
         secret = settings.kafka.password_file
         self._password = None if secret is None else PasswordFile(secret, self._clock)
         self._password_users: list[Callable[[str], None]] = []
         delivery = settings.delivery
-        plan = RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
+        plan = (
+            RetryPlan.of(settings.topic_prefix, settings.retry.tiers)
+            if replay is None
+            else own_topics(settings.topic_prefix)
+        )
         self._budget = InFlightBudget(delivery.max_in_flight_records, delivery.max_in_flight_bytes)
         self._registry = make_registry(settings, self._clock)
         self._decoder = make_decoder(settings, self._clock, self._registry)
-        self._translator = make_translator(settings, self._decoder, tell_misfit)
+        self.translator = self._make_translator()
         self._transport = self._make_transport()
         self._forwarder = self._make_forwarder()
         self._events = self._make_source(plan, settings.kafka.topics, SOURCE_PREFETCH_KIB)
-        self._returns = None if shadow else self._make_source(plan, plan.read_topics, OUR_PREFETCH_KIB)
+        has_returns = replay is None and not shadow
+        self._returns = self._make_source(plan, plan.read_topics, OUR_PREFETCH_KIB) if has_returns else None
         self._sources = [source for source in (self._events, self._returns) if source is not None]
         self._running = len(self._sources)
         settlement = Settlement(
@@ -191,7 +212,7 @@ class Member:
             )
         self._pipeline = Pipeline(
             decoder=self._decoder,
-            translator=self._translator,
+            translator=self.translator,
             delivery=self._delivery,
             forwarding=forwarding,
             settlement=settlement,
@@ -204,6 +225,13 @@ class Member:
         )
 
     # -- parts
+
+    def _make_translator(self) -> Translator:
+        replay, settings = self._replay, self._settings
+        if replay is None:
+            return make_translator(settings, self._decoder, tell_misfit)
+        spec = narrowed(load_spec(settings), replay.selection)
+        return make_translator(settings, self._decoder, tell_misfit, spec=spec, kind=partial(ReplayTranslator, replay))
 
     def _make_transport(self) -> Transport:
         delivery, kochava = self._settings.delivery, self._settings.kochava
@@ -250,9 +278,14 @@ class Member:
         return forwarder
 
     def _make_source(self, plan: RetryPlan, topics: Sequence[str], prefetch_kib: int) -> KafkaSource:
-        kafka = self._settings.kafka
+        kafka, replay = self._settings.kafka, self._replay
         group_id = f"{kafka.group_id}-shadow" if self._is_shadow else kafka.group_id
         conf = consumer_conf(self._settings, self._client_id, prefetch_kib=prefetch_kib)
+        kind: Callable[..., StartPositions] = StartPositions
+        if replay is not None:
+            group_id = replay.group_id
+            conf["enable.partition.eof"] = True  # what was compacted or aborted before the end never comes
+            kind = partial(ReplayPositions, digest=replay.digest)
         source = KafkaSource(
             conf={**conf, "group.id": group_id, "logger": kafka_logger()},
             policy=SourcePolicy(
@@ -261,8 +294,9 @@ class Member:
                 batch_max_wait_s=kafka.batch_max_wait_ms / 1000,
                 drain_timeout_s=self._settings.delivery.drain_timeout_s,
                 held_sweep_s=self._settings.lane.held_sweep_s,
+                digest=None if replay is None else replay.digest,
             ),
-            positions=StartPositions(
+            positions=kind(
                 group_id=group_id,
                 source_topics=kafka.topics,
                 our_topics=() if self._is_shadow else plan.topics,
@@ -331,7 +365,12 @@ class Member:
         self._watch()
         self._loop.set_exception_handler(self._on_bug)
         admin = AdminServer(self._settings.admin.listen, self._health, self._metrics, self._clock)
-        await admin.start()
+        try:
+            await admin.start()
+        except SettingsError:
+            if self._replay is None:
+                raise
+            log.warning("admin.not_listening")  # the running member has the port; who watches a replay sees its bar
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
         log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)
@@ -433,9 +472,35 @@ class Member:
                 told_at = now
                 self._tell(now)
                 self._follow_password()
+            if self._replay is not None:
+                await self._look_at_replay(self._replay, now)
             if now - collected_at >= COLLECT_S:
                 collected_at = now
                 gc.collect()
+
+    async def _look_at_replay(self, replay: Replay, now: float) -> None:
+        """Tell how far it is, and end the process when all of it is done that this one was given."""
+        metrics = self._metrics
+        read = metrics.events_consumed.total + metrics.settled_before_skipped.total
+        dead = metrics.events_dead_lettered.total + metrics.events_held.total
+        replay.watch(Seen(read, metrics.events_delivered.total, dead))
+        if self._pipeline.assignments:
+            self._idle_since = now
+            is_done = all(of.end is not None and of.tracker.committable >= of.end for of in self._pipeline.assignments)
+        else:  # none were given to us; the others may still fail
+            is_idle = self._events.has_joined and now - self._idle_since > IDLE_LOOK_S
+            self._idle_since = now if is_idle else self._idle_since
+            is_done = is_idle and await asyncio.to_thread(self._is_over_for_all, replay)
+        if is_done and not self._was_told:
+            self._was_told = self.is_replayed = True
+            log.info("replay.finished", group=replay.group_id, delivered=metrics.events_delivered.total, dead=dead)
+            self.watchdog.start()
+            for source in self._sources:
+                source.stop()
+
+    def _is_over_for_all(self, replay: Replay) -> bool:
+        conf = {**admin_conf(self._settings, self._client_id), "logger": kafka_logger()}
+        return is_over(conf, replay.group_id, self._settings.kafka.topics)
 
     def _tell(self, now: float) -> None:
         """Bring up to date what the probes and the progress line say."""

@@ -8,7 +8,8 @@ A remote fault is a value (`core.outcome`), never an exception. What is left is 
     │   ├── MappingError         exit 3: the mapping file doesn't fit itself or a schema
     │   ├── KafkaFatalError      exit 4: the client cannot go on
     │   │   ├── OutOfRangeError  exit 4: the committed offset no longer exists
-    │   │   └── OffsetsLostError exit 4: our topics have records, the group has no offsets
+    │   │   ├── OffsetsLostError exit 4: our topics have records, the group has no offsets
+    │   │   └── ReplayRefusedError exit 4: the replay's group works under another plan
     │   └── CheckFailedError     exit 5: a check or a reconciliation did not hold
     └── anything else            exit 1: our bug
 """
@@ -67,6 +68,10 @@ class OutOfRangeError(KafkaFatalError):
 
 class OffsetsLostError(KafkaFatalError):
     """Our own topics exist but the group has no commit at all: starting anywhere would lose or repeat events."""
+
+
+class ReplayRefusedError(KafkaFatalError):
+    """The group of a replay has another plan than the one that was asked for."""
 
 
 class CheckFailedError(ConsumerError):

@@ -101,12 +101,22 @@ def load_spec(settings: Settings) -> MappingSpec:
     return spec
 
 
-def make_translator(settings: Settings, decoder: AvroDecoder, on_misfit: Callable[[MappingError], None]) -> Translator:
-    """Build the translator; the mapping is read here, and compiled when a schema is first seen."""
+def make_translator(
+    settings: Settings,
+    decoder: AvroDecoder,
+    on_misfit: Callable[[MappingError], None],
+    *,
+    spec: MappingSpec | None = None,
+    kind: Callable[..., Translator] = Translator,
+) -> Translator:
+    """Build the translator; the mapping is read here unless *spec* is given, and compiled when a schema is first seen.
+
+    *kind* makes it of the same arguments: a replay has one of its own.
+    """
     kochava = settings.kochava
-    return Translator(
+    return kind(
         decoder=decoder,
-        mapping=load_spec(settings),
+        mapping=load_spec(settings) if spec is None else spec,
         on_misfit=on_misfit,
         event_id=settings.mapping.event_id,
         other_types=settings.mapping.other_types,

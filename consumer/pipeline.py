@@ -70,6 +70,12 @@ class Pipeline:
         if self._duplicates is not None:
             self._duplicates.begin(assignments)
 
+    def reached(self, assignment: Assignment) -> None:
+        """Note that nothing more of a bounded *assignment* comes: its end can be committed when all before it has."""
+        if not assignment.leaving and assignment.end is not None:
+            assignment.tracker.reach(assignment.end)
+            self._settlement.publish_later(assignment)
+
     def take(self, batch: Batch) -> None:
         """Start a micro-batch."""
         now = self._clock.monotonic()

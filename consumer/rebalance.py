@@ -29,6 +29,10 @@ class Rebalance:
         """Hand over a micro-batch. Doesn't block."""
         self._loop.call_soon_threadsafe(self._pipeline.take, batch)
 
+    def reached(self, assignment: Assignment) -> None:
+        """Note that all of a bounded *assignment* was read. Doesn't block."""
+        self._loop.call_soon_threadsafe(self._pipeline.reached, assignment)
+
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """Begin epochs. Doesn't block."""
         self._loop.call_soon_threadsafe(self._pipeline.assigned, assignments)

@@ -72,6 +72,11 @@ class Pauses:
         self._given_back.pop(partition, None)
         self._of_spans.discard(partition)
 
+    def finish(self, partition: Partition, end: int) -> None:
+        """Read nothing more of *partition*, which is done at *end*."""
+        self._parking.park(partition, Parked(end, None))
+        self._pause([partition])
+
     # -- room
 
     def pause_all(self) -> None:

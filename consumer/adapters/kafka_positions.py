@@ -6,9 +6,10 @@ What exists is asked of a client of its own: `Consumer.list_topics` inside a cal
 call under way, and the next callback of the same poll aborts the process (confluent-kafka 2.16.1).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
@@ -33,6 +34,8 @@ of an earlier configuration is likely to be."""
 
 GoOn = Callable[[], None]
 """Raises when it is time to stop asking."""
+Told = Callable[[], None]
+"""Logs or counts something, if the starts are taken."""
 
 
 class Starts(NamedTuple):
@@ -45,6 +48,8 @@ class Starts(NamedTuple):
     """None of all had one, and there is no trace of an earlier life: this is the group's first start."""
     maps: dict[Partition, OffsetMap]
     """What is settled beyond the commits, where they say so."""
+    ends: Mapping[Partition, int] = MappingProxyType({})
+    """Where a bounded replay is done."""
 
 
 class StartPositions:
@@ -138,14 +143,14 @@ class StartPositions:
         partitions: Sequence[TopicPartition],
         rules: dict[str, str | datetime],
         go_on: GoOn,
-    ) -> tuple[Starts, list[Callable[[], None]]]:
+    ) -> tuple[Starts, list[Told]]:
         """Go through all of it once; *go_on* is asked between two requests.
 
         Returns:
             The starts, and what is to be told if they are taken.
         """
-        told: list[Callable[[], None]] = []
-        committed = _committed(consumer, partitions)
+        told: list[Told] = []
+        committed = committed_of(consumer, partitions)
         fresh = [TopicPartition(at.topic, at.partition) for at in committed if at.offset < 0]
         is_new_group = bool(fresh) and self._is_new_group(consumer, go_on)
         maps: dict[Partition, OffsetMap] = {}
@@ -161,12 +166,12 @@ class StartPositions:
             elif text := self._metadata(at, told):
                 maps[Partition(at.topic, at.partition)] = self._map(consumer, at, text, told)
             resolved.append(TopicPartition(at.topic, at.partition, at.offset))
-        if any(at.offset >= 0 for at in _committed(consumer, fresh)):
+        if any(at.offset >= 0 for at in committed_of(consumer, fresh)):
             # it went to another member while we asked: our start would undo what that one has committed
             raise KafkaException(KafkaError(KafkaError._STATE))  # noqa: SLF001 - the client's name for it
         return Starts(resolved, frozenset(Partition(at.topic, at.partition) for at in fresh), is_new_group, maps), told
 
-    def _metadata(self, at: TopicPartition, told: list[Callable[[], None]]) -> str:
+    def _metadata(self, at: TopicPartition, told: list[Told]) -> str:
         """Return the text that was committed with *at*; the client reads that of others into foreign memory."""
         try:
             return at.metadata or ""
@@ -174,7 +179,7 @@ class StartPositions:
             told.append(partial(self._ignored, at, "unreadable"))
             return ""
 
-    def _map(self, consumer: Consumer, at: TopicPartition, text: str, told: list[Callable[[], None]]) -> OffsetMap:
+    def _map(self, consumer: Consumer, at: TopicPartition, text: str, told: list[Told]) -> OffsetMap:
         """Read what is settled beyond the commit *at*. What is no map of ours covers nothing."""
         here = TopicPartition(at.topic, at.partition)
         _, high = consumer.get_watermark_offsets(here, timeout=CALL_S, cached=False)
@@ -240,7 +245,7 @@ class StartPositions:
         def began_since(moment_ms: int) -> bool:
             go_on()
             asked = [TopicPartition(at.topic, at.partition, moment_ms) for at in marked]
-            return all(at.offset == 0 for at in _for_times(consumer, asked))
+            return all(at.offset == 0 for at in for_times(consumer, asked))
 
         young_ms, old_ms = self._clock.wall_ms(), self._clock.wall_ms() - YOUNG_S * 1000
         if not marked or not began_since(old_ms):
@@ -270,11 +275,11 @@ class StartPositions:
             return int(high)
         assert isinstance(rule, datetime), "settings admit nothing else"
         moment_ms = int(rule.timestamp() * 1000)
-        (found,) = _for_times(consumer, [TopicPartition(at.topic, at.partition, moment_ms)])
+        (found,) = for_times(consumer, [TopicPartition(at.topic, at.partition, moment_ms)])
         return int(found.offset) if found.offset >= 0 else int(high)  # -1: no record is that young
 
     def _has_no_commit(self, consumer: Consumer, topics: Sequence[str], go_on: GoOn) -> bool:
-        return all(at.offset < 0 for at in _committed(consumer, self._all_partitions(topics, go_on)))
+        return all(at.offset < 0 for at in committed_of(consumer, self._all_partitions(topics, go_on)))
 
     def _all_partitions(self, topics: Sequence[str], go_on: GoOn) -> list[TopicPartition]:
         """Return every partition of those *topics* that exist."""
@@ -294,7 +299,7 @@ class _StoppedError(Exception):
     """The process is to end."""
 
 
-def _for_times(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+def for_times(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
     """Return the first offset of each at or after its moment, -1 where there is none."""
     found = consumer.offsets_for_times(asked, timeout=CALL_S)
     for at in found:
@@ -303,7 +308,7 @@ def _for_times(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPar
     return list(found)
 
 
-def _committed(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+def committed_of(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
     """Return the committed offsets, OFFSET_INVALID where the broker says that there is none."""
     if not partitions:
         return []

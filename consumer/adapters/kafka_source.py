@@ -26,6 +26,7 @@ from consumer.core.budget import InFlightBudget
 from consumer.core.offset_map import OffsetMap
 from consumer.core.parking import Parking
 from consumer.core.record import Partition, Record
+from consumer.core.replay import Mark, write_mark
 from consumer.errors import ConsumerError, ExitCode, KafkaFatalError, OutOfRangeError
 from consumer.ports import Clock
 from consumer.telemetry import Metrics, Repeated, log
@@ -62,6 +63,7 @@ class Sink(Protocol):
     def assigned(self, assignments: Sequence[Assignment]) -> None: ...
     def revoked(self, assignments: Sequence[Assignment], *, timeout_s: float, reason: str) -> Positions: ...
     def lost(self, assignments: Sequence[Assignment]) -> None: ...
+    def reached(self, assignment: Assignment) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,12 @@ class SourcePolicy:
     drain_timeout_s: float
     held_sweep_s: float
     held_sweep_max_s: float = 900.0
+    digest: str | None = None
+    """Of the plan, in a bounded replay."""
+
+    def mark_of(self, end: int | None) -> str:
+        """Return what stands behind the map of each commit."""
+        return "" if self.digest is None or end is None else write_mark(Mark(self.digest, end))
 
 
 class KafkaSource:
@@ -134,6 +142,8 @@ class KafkaSource:
         self.lag: dict[Partition, int] = {}
         """Records behind the end of each owned partition, by the client's own statistics."""
         self.high_watermarks: dict[Partition, int] = {}
+        self._finished: set[Partition] = set()
+        """Owned partitions of a bounded replay of which all was read."""
 
     # -- called from the event loop
 
@@ -291,13 +301,15 @@ class KafkaSource:
     def _hand_over(self, messages: Iterable[Message]) -> None:
         batch: list[tuple[Assignment, Record]] = []
         skipped: set[Partition] = set()
+        ended: list[Assignment] = []
         owned = self._owned
         pauses = self._pauses if self._may_wait else None
         now_ms = self._clock.wall_ms()
         size_bytes = 0
         for message in messages:
             if message.error() is not None:
-                self._on_message_error(message)
+                if (of := self._ended_at(message)) is not None:
+                    ended.append(of)
                 continue
             if self._has_fresh_starts:  # came with the assignment, before its start could be committed
                 self._kept.append(message)
@@ -305,6 +317,10 @@ class KafkaSource:
             record = to_record(message)
             assignment = owned.get(record[:2])  # type: ignore[call-overload]  # as a Partition, at a third of the price
             if assignment is None or assignment.partition in skipped:
+                continue
+            if assignment.end is not None and record.offset >= assignment.end:
+                ended.append(assignment)
+                skipped.add(assignment.partition)  # more of it was under way
                 continue
             if pauses is not None and not pauses.admits(assignment.partition, record, now_ms):
                 skipped.add(assignment.partition)
@@ -317,6 +333,9 @@ class KafkaSource:
             self._intake.taken_records += len(batch)
             self._intake.taken_bytes += size_bytes
             self._sink.take(batch)
+        for assignment in ended:  # what was read before comes first
+            if assignment.partition not in self._finished:
+                self._finish(assignment)
 
     # -- callbacks: none may raise, or the client destroys messages it has already taken from its queue
 
@@ -340,9 +359,16 @@ class KafkaSource:
                         "a new one shows the new password"
                     )
                 return
-            starts, fresh, is_new, maps = resolved
+            starts, fresh, is_new, maps, ends = resolved
             assignments = [
-                Assignment(partition, next(self._epochs), at.offset, maps.get(partition, OffsetMap()))
+                Assignment(
+                    partition,
+                    next(self._epochs),
+                    at.offset,
+                    maps.get(partition, OffsetMap()),
+                    ends.get(partition),
+                    self._policy.mark_of(ends.get(partition)),
+                )
                 for at in starts
                 for partition in [Partition(at.topic, at.partition)]
             ]
@@ -365,6 +391,15 @@ class KafkaSource:
         self._owned[partition] = assignment
         self._commits.begin(assignment, is_fresh=is_fresh)
         self._pauses.begin(assignment)
+        if assignment.end is not None and assignment.start >= assignment.end:
+            self._finish(assignment)
+
+    def _finish(self, assignment: Assignment) -> None:
+        """Note that all of a bounded *assignment* was read."""
+        assert assignment.end is not None, "only what is bounded ends"
+        self._pauses.finish(assignment.partition, assignment.end)
+        self._finished.add(assignment.partition)
+        self._sink.reached(assignment)
 
     def _disown(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
         gone = [Partition(at.topic, at.partition) for at in partitions]
@@ -376,6 +411,7 @@ class KafkaSource:
         for assignment in assignments:
             partition = assignment.partition
             self._pauses.forget(partition)
+            self._finished.discard(partition)
             self.lag.pop(partition, None)
             self.high_watermarks.pop(partition, None)
         return assignments
@@ -445,6 +481,22 @@ class KafkaSource:
         count = self._errors.due(error.name(), self._clock.monotonic())
         if count:
             log.warning("kafka.error", reason=error.name(), count=count)
+
+    def _ended_at(self, message: Message) -> Assignment | None:
+        """Return the assignment whose planned end the end of its log has reached; all else that is no record is noted.
+
+        What was compacted away or aborted never comes, and the end of an open transaction isn't one yet.
+        """
+        error = message.error()
+        assert error is not None, "only called for what is no record"
+        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - asked for in replays only
+            self._on_message_error(message)
+            return None
+        assignment = self._owned.get(_partition(message))
+        offset = message.offset()
+        if assignment is None or assignment.end is None or offset is None or offset < assignment.end:
+            return None
+        return assignment
 
     def _on_message_error(self, message: Message) -> None:
         error = message.error()

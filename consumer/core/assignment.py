@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from consumer.core.offset_map import OffsetMap, encode
+from consumer.core.offset_map import MAX_CHARS, OffsetMap, encode
 from consumer.core.offsets import OffsetTracker
 from consumer.core.record import Partition
 
@@ -20,6 +20,10 @@ class Assignment:
     start: int
     before: OffsetMap = field(default_factory=OffsetMap)
     """What earlier owners settled beyond `start`."""
+    end: int | None = None
+    """A bounded replay is done here; None for a stream."""
+    mark: str = ""
+    """What stands behind the map of each commit: a replay's plan."""
     tracker: OffsetTracker = field(init=False)
     active: int = 0
     """Records that may settle by themselves soon: on the wire, between attempts, on the way to our topics."""
@@ -45,8 +49,9 @@ class Assignment:
         if offset != self._stands_at or not self._since_s:
             self._stands_at = offset
             self._since_s = now_s
-        text, _ = encode(offset, self.tracker.settled_runs(), self._since_s)
-        return Position(self, offset, text)
+        room = MAX_CHARS - len(self.mark)
+        text, _ = encode(offset, self.tracker.settled_runs(), self._since_s, room)
+        return Position(self, offset, text + self.mark)
 
     def fence(self) -> int:
         """End the epoch.

@@ -82,10 +82,9 @@ def decode(text: str, position: int, limit: int) -> OffsetMap:
     """
     if not text:
         return OffsetMap()
-    digits = text[1:HEAD_CHARS]
-    if text[0] != VERSION or len(digits) != HEAD_CHARS - 1 or not (digits.isascii() and digits.isdigit()):
+    chars = map_chars(text) - HEAD_CHARS
+    if chars < 0:
         raise UnreadableMapError("foreign")
-    chars = int(digits)
     encoded = text[HEAD_CHARS : HEAD_CHARS + chars]
     if len(encoded) != chars:
         raise UnreadableMapError("truncated")
@@ -98,6 +97,13 @@ def decode(text: str, position: int, limit: int) -> OffsetMap:
         raise UnreadableMapError("checksum")
     since_s, *lengths = _varints(body) or [0]
     return OffsetMap(_runs(lengths, position, limit), since_s)
+
+
+def map_chars(text: str) -> int:
+    """Return how many characters of a commit's metadata are the map; 0 if it doesn't begin with one."""
+    digits = text[1:HEAD_CHARS]
+    is_map = text[:1] == VERSION and len(digits) == HEAD_CHARS - 1 and digits.isascii() and digits.isdigit()
+    return HEAD_CHARS + int(digits) if is_map else 0
 
 
 def _runs(lengths: list[int], position: int, limit: int) -> tuple[Run, ...]:

@@ -86,6 +86,12 @@ class OffsetTracker:
         self.next = offset + 1
         return True
 
+    def reach(self, end: int) -> None:
+        """Note that there is nothing more before *end* than was tracked: it can be committed once that is settled."""
+        self.next = max(self.next, end)
+        if not self._order:
+            self.committable = self.next
+
     def settled_runs(self) -> list[Run]:
         """Return what is settled beyond `committable`, by this assignment or an earlier one: for the commit's metadata.
 

@@ -49,6 +49,15 @@ EVENTS: dict[str, LogEvent] = {
         "One record holds a partition's commit position; it is not read further.", *_PLACE, "span", "in_flight"
     ),
     "consumer.failed": _error("The process ends because of this; 4 and the like are ExitCode's.", "exit_code"),
+    "replay.planned": _info(
+        "A bounded replay begins or goes on: events are sent again, on purpose.",
+        "group",
+        "partitions",
+        "records",
+        "rule",
+    ),
+    "replay.expired": _error("Retention removed records of the replay before they were read.", *_PLACE, "records"),
+    "replay.finished": _info("All that this process was given of the replay is done.", "group", "delivered", "dead"),
     "offset.resolved": _debug("A partition without a commit starts here, by this rule.", *_PLACE, "rule"),
     "offset.unresolved": _warning("The committed offsets cannot be read; asked again.", "reason"),
     "offset.map_read": _info(
@@ -116,6 +125,7 @@ EVENTS: dict[str, LogEvent] = {
         "count",
     ),
     "exception.uncaught": _error("A bug: nobody caught this.", "where"),
+    "admin.not_listening": _warning("A replay goes on without probes and metrics: something else has the port."),
     "admin.listening": _info("Probes and metrics are served.", "port"),
     "progress": _info(
         "What was done since the last such line, and in all.",

@@ -159,6 +159,9 @@ class Metrics(Collector):
         self.redelivered_skipped = c(
             "kochava_redelivered_skipped", "Records that came again while we had them, and were not sent again."
         )
+        self.replay_expired = c(
+            "kochava_replay_expired", "Records of a bounded replay that retention removed before they were read."
+        )
         self.settled_before_skipped = c(
             "kochava_settled_before_skipped",
             "Records that an earlier owner had settled beyond its commit position, and that were not sent again.",

@@ -30,6 +30,7 @@ PIPELINE = {
         "settlement",
         "translate",
         "rebalance",
+        "replay",
     )
 }
 COMPOSED = {*INNER, *PIPELINE, "consumer.adapters", "consumer.settings", "consumer.health", "consumer.watchdog"}
@@ -70,6 +71,7 @@ FAMILIES = {
     "consumer.adapters.kafka_admin": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_record"},
     "consumer.adapters.kafka_forwarder": {"consumer.adapters.kafka_client"},
     "consumer.adapters.kafka_offsets": {"consumer.adapters.kafka_client"},
+    "consumer.adapters.kafka_replay": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_positions"},
 }
 
 
