@@ -1,62 +1,146 @@
-"""Where a group stands on its topics, looked at from outside: it joins nothing and changes nothing."""
+"""Where a group stands on its topics, and moving it, from outside: by a client that joins nothing.
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+Offsets are read and written by a plain `Consumer` of the group that never subscribes. Not by the admin client: its
+list_consumer_group_offsets ends the process where the coordinator has moved (confluent-kafka 2.16.1), and a commit of
+this kind is refused by the broker itself while the group has members, classic or KIP-848.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
+from consumer.adapters.kafka_ages import CONF as AGES_CONF, Ages
 from consumer.adapters.kafka_client import make_client
-from consumer.core.offset_map import OffsetMap, UnreadableMapError, decode
+from consumer.core.offset_map import OffsetMap, UnreadableMapError, decode, own_text
 from consumer.core.record import Partition
+from consumer.core.standing import GroupFacts, Member, Standing
 from consumer.errors import KafkaFatalError
 
+T = TypeVar("T")
+
 TIMEOUT_S = 10.0
+_FINDING_COORDINATOR = {
+    KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}  # fmt: skip
+_HAS_MEMBERS = {
+    KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.STALE_MEMBER_EPOCH, KafkaError.NON_EMPTY_GROUP,
+}  # fmt: skip
 
 
-class Standing(NamedTuple):
-    """A group on one partition. Offsets; `committed` is None where the group has no commit."""
+class HasMembersError(Exception):
+    """The broker refused a commit from outside: the group has members now."""
+
+
+class Write(NamedTuple):
+    """A commit to make: *metadata* is a map of ours, or empty."""
 
     partition: Partition
-    low: int
-    committed: int | None
-    high: int
-    map: OffsetMap
-    map_problem: str | None
-    """Why the commit's metadata is no map of ours, if it has some."""
-
-    @property
-    def lag(self) -> int | None:
-        """Records from the commit to the end, those that are settled already not counted; gaps of the log are."""
-        return None if self.committed is None else max(0, self.high - max(self.low, self.committed) - self.settled)
-
-    @property
-    def settled(self) -> int:
-        """Offsets beyond the commit that are settled."""
-        return sum(run.end - run.first for run in self.map.runs)
-
-    @property
-    def blocking(self) -> int | None:
-        """The offset that holds the commit while others beyond it are settled."""
-        return self.committed if self.map.runs else None
+    offset: int
+    metadata: str = ""
 
 
-def standing(conf: dict[str, Any], group_id: str, topics: Sequence[str]) -> list[Standing]:
-    """Look at *group_id* on each partition of those *topics* that exist.
+class KafkaOffsets:
+    """One group, looked at and moved from outside. Use it as a context.
 
-    Raises:
-        KafkaFatalError: no broker answered, or it refused.
+    Each method raises KafkaFatalError if no broker answers within `TIMEOUT_S`, or it refuses.
     """
-    consumer = make_client(Consumer, {**conf, "group.id": group_id, "enable.auto.commit": False, "log_level": 0})
-    try:
-        partitions = [at for topic in topics for at in _partitions(consumer, topic)]
-        return [_look(consumer, at) for at in consumer.committed(partitions, timeout=TIMEOUT_S)] if partitions else []
-    except KafkaException as error:
-        raise KafkaFatalError(
-            f"cannot look at group {group_id!r} on {conf['bootstrap.servers']}: {error.args[0].name()}. "
+
+    def __init__(self, conf: Mapping[str, Any], group_id: str) -> None:
+        self._conf = {**conf, "log_level": 0}
+        self._group_id = group_id
+        own = {"group.id": group_id, "enable.auto.commit": False, "auto.offset.reset": "error"}
+        self._consumer = make_client(Consumer, {**self._conf, **AGES_CONF, **own})
+        self._ages = Ages(self._consumer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def group(self) -> GroupFacts:
+        """Return the group's state and members. One that no broker knows is "dead", as Kafka says."""
+        return self._ask("describe", self._describe)
+
+    @retry(
+        retry=retry_if_exception(
+            lambda error: isinstance(error, KafkaException) and error.args[0].code() in _FINDING_COORDINATOR
+        ),
+        stop=stop_after_delay(TIMEOUT_S), wait=wait_fixed(0.2), reraise=True,
+    )  # fmt: skip
+    def _describe(self) -> GroupFacts:
+        admin = make_client(AdminClient, self._conf)
+        asked = admin.describe_consumer_groups([self._group_id], request_timeout=TIMEOUT_S)[self._group_id]
+        try:
+            found = asked.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+            return GroupFacts(self._group_id, "dead")
+        members = (
+            Member(of.client_id, of.host.removeprefix("/"), len(of.assignment.topic_partitions)) for of in found.members
+        )
+        return GroupFacts(self._group_id, found.state.name.lower().replace("_", " "), tuple(sorted(members)))
+
+    def standing(self, topics: Sequence[str], *, with_ages: bool = False) -> list[Standing]:
+        """Look at the group on each partition of those *topics* that exist; *with_ages* reads a record of each."""
+        found = self._ask("look at", lambda: self._look_at(topics))
+        if not with_ages:
+            return found
+        ages = self._ask("read for", lambda: self._ages.of(found))
+        return [one._replace(lag_s=ages.get(one.partition)) for one in found]
+
+    def _look_at(self, topics: Sequence[str]) -> list[Standing]:
+        partitions = [at for topic in topics for at in _partitions(self._consumer, topic)]
+        return [_look(self._consumer, at) for at in self._committed(partitions)]
+
+    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        found: list[TopicPartition] = self._consumer.committed(partitions, timeout=TIMEOUT_S) if partitions else []
+        _refuse_errors(found)
+        return found
+
+    def first_at(self, partitions: Iterable[Partition], at_ms: int) -> dict[Partition, int | None]:
+        """Return the offset of the first record of that time or later; None where there is none."""
+        asked = [TopicPartition(*partition, at_ms) for partition in partitions]
+        found = self._ask("look at", lambda: self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S))
+        return {Partition(at.topic, at.partition): at.offset if at.offset >= 0 else None for at in found}
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """Commit all of *writes* in one request: a broker takes the whole of it or, rarely, parts.
+
+        Raises:
+            HasMembersError: it was refused, since somebody is in the group.
+            KafkaFatalError: it was refused, or there was no answer and it may have been done or not.
+        """
+        offsets = [TopicPartition(*one.partition, one.offset, one.metadata or None) for one in writes]
+        try:
+            _refuse_errors(self._consumer.commit(offsets=offsets, asynchronous=False) or [])
+        except KafkaException as error:
+            if error.args[0].code() in _HAS_MEMBERS:
+                raise HasMembersError from None
+            raise self._fatal("commit for", error) from None
+
+    def _ask(self, what: str, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except KafkaException as error:
+            raise self._fatal(what, error) from None
+
+    def _fatal(self, what: str, error: KafkaException) -> KafkaFatalError:
+        return KafkaFatalError(
+            f"cannot {what} group {self._group_id!r} on {self._conf['bootstrap.servers']}: {error.args[0].name()}. "
             "`kochava-consumer check` says more."
-        ) from None
-    finally:
-        consumer.close()
+        )
+
+
+def _refuse_errors(answers: Iterable[TopicPartition]) -> None:
+    for at in answers:
+        if at.error is not None:
+            raise KafkaException(at.error)
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
@@ -67,22 +151,20 @@ def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
 
 
 def _look(consumer: Consumer, at: TopicPartition) -> Standing:
-    if at.error is not None:
-        raise KafkaException(at.error)
     partition = Partition(at.topic, at.partition)
     low, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout=TIMEOUT_S, cached=False)
     if at.offset < 0:
-        return Standing(partition, low, None, high, OffsetMap(), None)
+        return Standing(partition, low, None, high)
     return Standing(partition, low, at.offset, high, *_read_map(at, high))
 
 
-def _read_map(at: TopicPartition, high: int) -> tuple[OffsetMap, str | None]:
-    """Read what was committed with *at*, and say why it is no map of ours, if it isn't."""
+def _read_map(at: TopicPartition, high: int) -> tuple[OffsetMap, str | None, str]:
+    """Read what was committed with *at*: the map, or why it is no map of ours if it isn't, and its text."""
     try:
         text = at.metadata or ""
     except Exception:  # noqa: BLE001 - the client reads the text of others into foreign memory: seen, UnicodeDecodeError
-        return OffsetMap(), "unreadable"
+        return OffsetMap(), "unreadable", ""
     try:
-        return decode(text, at.offset, high), None
+        return decode(text, at.offset, high), None, own_text(text)
     except UnreadableMapError as error:
-        return OffsetMap(), str(error)
+        return OffsetMap(), str(error), ""

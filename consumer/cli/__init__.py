@@ -10,7 +10,7 @@ COMMANDS = {
     "run": "Read, map, deliver, commit: be a member of the consumer group.",
     "check": "Check settings, brokers, topics, registry, mapping and endpoint.",
     "topics": "Show, check and create the retry, held and dead-letter topics.",
-    "offsets": "Show where the group stands on each partition, and what holds it up.",
+    "offsets": "Show where the group stands and what holds it up; reset its offsets, and undo that.",
     "settings": "Show the effective settings and where each came from; --example to begin.",
     "map": "Show what becomes of one record: the payload, or why there is none.",
     "sandbox": "A stand-in Kochava that checks payloads and misbehaves on request.",

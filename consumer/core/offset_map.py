@@ -100,6 +100,11 @@ def decode(text: str, position: int, limit: int) -> OffsetMap:
     return OffsetMap(_runs(lengths, position, limit), since_s)
 
 
+def own_text(text: str) -> str:
+    """Return what we wrote of a *text* that `decode` can read: the client may return more, whatever lies behind it."""
+    return text[: HEAD_CHARS + int(text[1:HEAD_CHARS])] if text else ""
+
+
 def _runs(lengths: list[int], position: int, limit: int) -> tuple[Run, ...]:
     if len(lengths) % 2 or not all(lengths[1::2]):
         raise UnreadableMapError("damaged")
