@@ -116,7 +116,12 @@ class KafkaOffsets:
             HasMembersError: it was refused, since somebody is in the group.
             KafkaFatalError: it was refused, or there was no answer and it may have been done or not.
         """
-        offsets = [TopicPartition(*one.partition, one.offset, one.metadata or None) for one in writes]
+        offsets = [
+            TopicPartition(*one.partition, one.offset, one.metadata)
+            if one.metadata
+            else TopicPartition(*one.partition, one.offset)  # none at all: an empty text is sent as a NUL
+            for one in writes
+        ]
         try:
             _refuse_errors(self._consumer.commit(offsets=offsets, asynchronous=False) or [])
         except KafkaException as error:

@@ -141,8 +141,11 @@ def _members(group: "GroupFacts") -> Iterator[Table]:
 
 def _table(view: View) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in {"topic", "note"} else "right")
+    columns = [name for name in COLUMNS if name != "note" or any(one.map_problem for one in view.partitions)]
+    for name in columns:
+        table.add_column(
+            name, justify="left" if name in {"topic", "note"} else "right", no_wrap=name in {"behind", "for"}
+        )
     for one in view.partitions:
         seen = _as_json(one, view.at_s)
         shown = {
@@ -151,7 +154,7 @@ def _table(view: View) -> Table:
             "for": _span(seen["blocking_s"]),
             "note": f"metadata ignored: {one.map_problem}" if one.map_problem else "",
         }
-        table.add_row(*(shown.get(name, "-") for name in COLUMNS), style="yellow" if one.blocking is not None else None)
+        table.add_row(*(shown.get(name, "-") for name in columns), style="yellow" if one.blocking is not None else None)
     return table
 
 

@@ -43,7 +43,7 @@ class Backup(NamedTuple):
 class Verdict(Enum):
     """What undoing a reset means for one partition; the value is said to people."""
 
-    RESTORE = "restored"
+    RESTORE = "goes back"
     AS_BEFORE = "as before the reset: nothing to do"
     NOT_REMOVABLE = "had no commit before; one can't be taken away: stays"
     MOVED = "neither as before nor as the reset wrote it"
