@@ -44,7 +44,7 @@ def members_in_words(group: "GroupFacts") -> str:
         for member in group.members
     ]
     have = "has 1 member" if len(lines) == 1 else f"has {len(lines)} members"
-    return "\n".join([f"group {group.name!r} {have}: {STOP}", *lines])
+    return "\n".join([f"group {group.name!r} ({group.state}) {have}: {STOP}", *lines])
 
 
 def refuse_members(group: "GroupFacts") -> None:
