@@ -5,7 +5,9 @@ list_consumer_group_offsets ends the process where the coordinator has moved (co
 this kind is refused by the broker itself while the group has members, classic or KIP-848.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -22,6 +24,9 @@ from consumer.errors import KafkaFatalError
 T = TypeVar("T")
 
 TIMEOUT_S = 10.0
+COMMIT_TIMEOUT_S = 30.0
+"""A coordinator may be moving; the client asks again by itself."""
+POLL_S = 0.1
 _FINDING_COORDINATOR = {
     KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }  # fmt: skip
@@ -46,13 +51,16 @@ class Write(NamedTuple):
 class KafkaOffsets:
     """One group, looked at and moved from outside. Use it as a context.
 
-    Each method raises KafkaFatalError if no broker answers within `TIMEOUT_S`, or it refuses.
+    Each method raises KafkaFatalError if no broker answers in time, or it refuses.
     """
 
     def __init__(self, conf: Mapping[str, Any], group_id: str) -> None:
         self._conf = {**conf, "log_level": 0}
         self._group_id = group_id
-        own = {"group.id": group_id, "enable.auto.commit": False, "auto.offset.reset": "error"}
+        self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []
+        self._is_committing = False
+        own = {"group.id": group_id, "enable.auto.commit": False, "auto.offset.reset": "error",
+               "on_commit": lambda error, offsets: self._answers.append((error, offsets))}  # fmt: skip
         self._consumer = make_client(Consumer, {**self._conf, **AGES_CONF, **own})
         self._ages = Ages(self._consumer)
 
@@ -60,7 +68,12 @@ class KafkaOffsets:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._consumer.close()
+        if not self._is_committing:  # close() would wait for the answer, as long as a frozen broker likes
+            self._consumer.close()
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return make_client(AdminClient, self._conf)
 
     def group(self) -> GroupFacts:
         """Return the group's state and members. One that no broker knows is "dead", as Kafka says."""
@@ -73,8 +86,7 @@ class KafkaOffsets:
         stop=stop_after_delay(TIMEOUT_S), wait=wait_fixed(0.2), reraise=True,
     )  # fmt: skip
     def _describe(self) -> GroupFacts:
-        admin = make_client(AdminClient, self._conf)
-        asked = admin.describe_consumer_groups([self._group_id], request_timeout=TIMEOUT_S)[self._group_id]
+        asked = self._admin.describe_consumer_groups([self._group_id], request_timeout=TIMEOUT_S)[self._group_id]
         try:
             found = asked.result()
         except KafkaException as error:
@@ -82,7 +94,8 @@ class KafkaOffsets:
                 raise
             return GroupFacts(self._group_id, "dead")
         members = (
-            Member(of.client_id, of.host.removeprefix("/"), len(of.assignment.topic_partitions)) for of in found.members
+            Member(_printable(of.client_id), _printable(of.host.removeprefix("/")), len(of.assignment.topic_partitions))
+            for of in found.members
         )
         return GroupFacts(self._group_id, found.state.name.lower().replace("_", " "), tuple(sorted(members)))
 
@@ -123,11 +136,26 @@ class KafkaOffsets:
             for one in writes
         ]
         try:
-            _refuse_errors(self._consumer.commit(offsets=offsets, asynchronous=False) or [])
+            self._commit(offsets)
         except KafkaException as error:
             if error.args[0].code() in _HAS_MEMBERS:
                 raise HasMembersError from None
             raise self._fatal("commit for", error) from None
+
+    def _commit(self, offsets: list[TopicPartition]) -> None:
+        """Not synchronously: that has no bound, and was seen to wait for minutes for a frozen broker."""
+        self._is_committing = True
+        self._consumer.commit(offsets=offsets, asynchronous=True)
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while not self._answers:
+            if time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - the client's own name for it
+            self._consumer.poll(POLL_S)
+        self._is_committing = False
+        error, answers = self._answers.pop()
+        if error is not None:
+            raise KafkaException(error)
+        _refuse_errors(answers)
 
     def _ask(self, what: str, question: Callable[[], T]) -> T:
         try:
@@ -140,6 +168,11 @@ class KafkaOffsets:
             f"cannot {what} group {self._group_id!r} on {self._conf['bootstrap.servers']}: {error.args[0].name()}. "
             "`kochava-consumer check` says more."
         )
+
+
+def _printable(text: str) -> str:
+    """Return what others have chosen without what would steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _refuse_errors(answers: Iterable[TopicPartition]) -> None:

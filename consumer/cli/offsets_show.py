@@ -56,6 +56,9 @@ def show(config: Path | None, *, watch: bool, interval_s: float, as_json: bool) 
     behind    the lag in time: how old the first record from the commit on is; - if that is not known
     settled   records beyond the commit that are done; a restart doesn't send them again
     blocking  the offset that holds the commit, and since when the commit has stood there
+
+    In JSON "behind" is lag_s, "for" is blocking_s (both in seconds, null if unknown), and each line repeats the group:
+    its id, state, and members with client_id, host and number of partitions.
     """  # noqa: D301 - click wants the backspace itself
     from consumer.adapters.kafka_config import admin_conf  # noqa: PLC0415 - `--help` must not load what it doesn't use
     from consumer.adapters.kafka_offsets import KafkaOffsets  # noqa: PLC0415
@@ -120,7 +123,7 @@ def _print(view: View, *, as_json: bool, is_one_of_many: bool = False) -> None:
 def _picture(view: View, *, is_one_of_many: bool) -> RenderableType:
     when = [f"{datetime.fromtimestamp(view.at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"] if is_one_of_many else []
     end = [""] if is_one_of_many else []
-    return Group(*when, group_line(view.group), *_members(view.group), "", _table(view), *end)
+    return Group(*when, Text(group_line(view.group)), *_members(view.group), "", _table(view), *end)
 
 
 def group_line(group: "GroupFacts") -> str:
@@ -135,7 +138,7 @@ def _members(group: "GroupFacts") -> Iterator[Table]:
         table = Table("client id", "host", box=None, pad_edge=False)
         table.add_column("partitions", justify="right")
         for member in group.members:
-            table.add_row(member.client_id, member.host, str(member.partitions))
+            table.add_row(Text(member.client_id), Text(member.host), str(member.partitions))
         yield table
 
 

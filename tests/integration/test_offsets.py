@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from consumer.adapters import kafka_offsets
 from consumer.adapters.kafka_offsets import HasMembersError, KafkaOffsets, Write
 from consumer.core.offset_map import Run, encode
 from consumer.core.record import Partition
+from consumer.errors import KafkaFatalError
 from tests.support.canary import Search
-from tests.support.kafka import ROOT, dying_with_us
+from tests.support.kafka import ROOT, RealKafka, dying_with_us
 from tests.support.processes import SandboxProcess, Setup, events, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -55,8 +57,8 @@ def run(setup: Setup, *given: str, code: int = 0) -> str:
     return said
 
 
-def typed(setup: Setup, text: str, *given: str) -> int:
-    """Run it on a terminal where somebody types *text*, and return its exit code."""
+def typed(setup: Setup, text: str, *given: str, meanwhile: Callable[[], object] = bool) -> int:
+    """Run it on a terminal where somebody is asked, does something else, types *text*; return its exit code."""
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "r+b", buffering=0) as terminal:
         process = subprocess.Popen(
@@ -64,6 +66,10 @@ def typed(setup: Setup, text: str, *given: str) -> int:
             cwd=setup.folder,
         )  # fmt: skip
         os.close(theirs)
+        said = b""
+        while b"Type the group's name" not in said:
+            said += terminal.read(4096)
+        meanwhile()
         terminal.write(text.encode())
         with suppress(OSError):  # that is how the end of a terminal looks
             while terminal.read(4096):
@@ -259,7 +265,6 @@ def test_a_group_with_members_is_refused_and_they_are_named(
         assert "has 1 member: stop" in run(setup, "undo", backup.name, "--execute", "--yes", code=5)
         assert "pod-7 on 127.0.0.1" in run(setup, "undo", backup.name)
         assert commits(setup) == at(setup, 0, 0)
-    wait_until(lambda: setup.kafka.is_stable(setup.group, 0) or True, "it has left")
     run(setup, "undo", backup.name, "--execute", "--yes")
     assert commits(setup) == before
 
@@ -382,6 +387,49 @@ def test_only_a_person_who_types_the_groups_name_gets_it(filled: Setup) -> None:
     assert "there is no terminal to confirm on" in run(filled, *undo, code=2)
     assert typed(filled, f"{filled.group}\n", *undo) == 0
     assert commits(filled) == at(filled, COMMITTED, COMMITTED)
+
+
+def test_what_changes_while_a_person_thinks_is_not_confirmed(filled: Setup) -> None:
+    backup = filled.folder / "backup.json"
+
+    def move() -> None:
+        filled.kafka.alter_offsets(filled.group, [TopicPartition(filled.topic, 1, 6)])
+
+    reset = ("reset", "--to-earliest", "--execute", "--backup", str(backup))
+    assert typed(filled, f"{filled.group}\n", *reset, meanwhile=move) == 5
+    assert commits(filled) == at(filled, COMMITTED, 6)
+    assert not backup.exists()
+    run(filled, *reset, "--yes")
+    assert typed(filled, f"{filled.group}\n", "undo", str(backup), "--execute", meanwhile=move) == 0, "as before"
+    assert commits(filled) == at(filled, COMMITTED, 6)
+    backup.unlink()
+    run(filled, *reset, "--yes")
+    done = typed(
+        filled, f"{filled.group}\n", "undo", str(backup), "--execute",
+        meanwhile=lambda: filled.kafka.alter_offsets(filled.group, [TopicPartition(filled.topic, 1, 7)]),
+    )  # fmt: skip
+    assert done == 5
+    assert commits(filled) == at(filled, 0, 7)
+
+
+def test_a_commit_that_a_frozen_broker_does_not_answer_is_given_up(
+    filled: Setup, kafka: RealKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own synchronous commit waits for as long as the broker is frozen, and so does its close."""
+    monkeypatch.setattr(kafka_offsets, "COMMIT_TIMEOUT_S", 1.0)
+    began = time.monotonic()
+    try:
+        with KafkaOffsets({"bootstrap.servers": filled.kafka.bootstrap_servers}, filled.group) as offsets:
+            offsets.standing([filled.topic])
+            kafka.freeze()
+            with pytest.raises(KafkaFatalError, match="_TIMED_OUT"):
+                offsets.commit([Write(Partition(filled.topic, 0), 1)])
+        assert time.monotonic() - began < 30
+    finally:
+        kafka.thaw()
+    assert commits(filled) in (at(filled, COMMITTED, COMMITTED), at(filled, 1, COMMITTED)), (
+        "undo takes both"
+    )
 
 
 def test_show_tells_lag_in_time_group_and_members(filled: Setup, start_ms: int, group_protocol: str) -> None:

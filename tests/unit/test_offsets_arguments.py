@@ -1,12 +1,13 @@
 """What `offsets` refuses without asking a broker: one sentence, exit code 2; and what it says when a commit fails."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from consumer.adapters import kafka_offsets
 from consumer.adapters.kafka_offsets import HasMembersError, KafkaOffsets, Write
@@ -121,38 +122,49 @@ def test_a_backup_is_never_overwritten(tmp_path: Path) -> None:
 
 
 class Refusing:
-    """A client whose commit fails with this code, as a whole or for its first partition alone."""
+    """A client whose commit fails with this code, as a whole or for its first partition alone; or has no answer."""
 
-    def __init__(self, code: int, *, alone: bool) -> None:
-        self._code, self._alone = code, alone
+    def __init__(self, code: int | None, answered: Callable[[Any, Any], None], *, alone: bool) -> None:
+        self._code, self._answered, self._alone = code, answered, alone
+        self._offsets: list[Any] = []
+        self.is_closed = False
 
-    def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> list[Any]:
-        assert not asynchronous
-        if not self._alone:
-            raise KafkaException(KafkaError(self._code))
+    def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous
+        self._offsets = [SimpleNamespace(error=None) for _ in offsets]
 
-        class Answer:
+    def poll(self, seconds: float) -> None:
+        if self._code is not None:
             error = KafkaError(self._code)
-
-        return [Answer(), *offsets[1:]]
+            self._offsets[0].error = error
+            self._answered(None if self._alone else error, self._offsets)
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 WRITES = [Write(Partition("t", 0), 5), Write(Partition("t", 1), 6)]
 
 
-def offsets_refused_with(code: int, monkeypatch: pytest.MonkeyPatch, *, alone: bool) -> KafkaOffsets:
-    monkeypatch.setattr(kafka_offsets, "make_client", lambda _kind, _conf: Refusing(code, alone=alone))
+def offsets_refused_with(code: int | None, monkeypatch: pytest.MonkeyPatch, *, alone: bool) -> KafkaOffsets:
+    monkeypatch.setattr(
+        kafka_offsets, "make_client", lambda _kind, conf: Refusing(code, conf["on_commit"], alone=alone)
+    )
     return KafkaOffsets({"bootstrap.servers": "nowhere"}, "mine")
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_commit_without_an_answer_may_have_been_made(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    offsets = offsets_refused_with(KafkaError._TIMED_OUT, monkeypatch, alone=alone)
-    with pytest.raises(KafkaFatalError, match="_TIMED_OUT") as failed:
+@pytest.mark.parametrize(
+    ("code", "alone"),
+    [(KafkaError._TIMED_OUT, False), (KafkaError.UNKNOWN_TOPIC_OR_PART, True), (KafkaError._WAIT_COORD, False),
+     (None, False)],
+)  # fmt: skip
+def test_a_commit_that_fails_may_have_been_made(code: int | None, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_offsets, "COMMIT_TIMEOUT_S", 0.05)
+    name = KafkaError(KafkaError._TIMED_OUT if code is None else code).name()
+    offsets = offsets_refused_with(code, monkeypatch, alone=alone)
+    with pytest.raises(KafkaFatalError, match=name) as failed, offsets:
         commit(offsets, WRITES, Path("backup.json"))
+    assert offsets._consumer.is_closed == (code is not None), "nobody waits for an answer that doesn't come"
     assert "Whether the commit was made is not known" in str(failed.value)
     assert "kochava-consumer offsets undo backup.json" in str(failed.value)
 
