@@ -427,9 +427,7 @@ def test_a_commit_that_a_frozen_broker_does_not_answer_is_given_up(
         assert time.monotonic() - began < 30
     finally:
         kafka.thaw()
-    assert commits(filled) in (at(filled, COMMITTED, COMMITTED), at(filled, 1, COMMITTED)), (
-        "undo takes both"
-    )
+    assert commits(filled) in (at(filled, COMMITTED, COMMITTED), at(filled, 1, COMMITTED)), "undo takes both"
 
 
 def test_show_tells_lag_in_time_group_and_members(filled: Setup, start_ms: int, group_protocol: str) -> None:
