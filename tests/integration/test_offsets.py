@@ -262,7 +262,8 @@ def test_a_group_with_members_is_refused_and_they_are_named(
     run(setup, "reset", "--to-earliest", "--execute", "--yes")
     (backup,) = files(setup)
     with member(setup):
-        assert "has 1 member: stop" in run(setup, "undo", backup.name, "--execute", "--yes", code=5)
+        said = run(setup, "undo", backup.name, "--execute", "--yes", code=5)
+        assert f"error: nothing was changed: group '{setup.group}' (stable) has 1 member: stop" in said
         assert "pod-7 on 127.0.0.1" in run(setup, "undo", backup.name)
         assert commits(setup) == at(setup, 0, 0)
     run(setup, "undo", backup.name, "--execute", "--yes")
