@@ -210,8 +210,8 @@ class StartPositions:
                 f"group {self._group_id!r} has no committed offset at all, but its own topics have records, so it has "
                 "worked before: the broker has forgotten it (offsets.retention.minutes, a week by default), or the "
                 "group's name is new. Starting anywhere would lose or repeat events. Choose the offsets: "
-                f"kafka-consumer-groups --group {self._group_id} --topic {self._source_topics[0]} --reset-offsets "
-                "--to-datetime ... --execute, and --to-earliest for the retry and held topics; then start again."
+                "`kochava-consumer offsets reset --to-datetime ... --execute`, and --to-earliest with --topic for each "
+                "retry and held topic; then start again."
             )
         return True
 

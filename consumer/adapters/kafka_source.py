@@ -512,7 +512,7 @@ class KafkaSource:
                 f"{message.topic()}[{message.partition()}]: the position {message.offset()} of group "
                 f"{self._conf['group.id']!r} is outside the log: records were deleted before we read them, or the "
                 "topic was made anew. Nothing was skipped. Look at what is there (kafka-get-offsets), choose where to "
-                "go on (kafka-consumer-groups --reset-offsets ... --execute, with the group stopped), start again."
+                "go on (kochava-consumer offsets reset, with the group stopped), start again."
             )
         else:
             self._note_error(error)

@@ -48,12 +48,13 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from consumer.adapters.kafka_replay import moment_ms  # noqa: PLC0415 - `--help` must be quick
+        from consumer.core.reset import UnusableResetError  # noqa: PLC0415 - `--help` must be quick
+        from consumer.core.reset_arguments import to_datetime  # noqa: PLC0415
 
         try:
-            return moment_ms(str(value))
-        except ValueError as error:
-            self.fail(f"{value}: {error}. Write 2026-11-01T00:00Z", param, ctx)
+            return to_datetime(str(value)).at_ms
+        except UnusableResetError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -96,7 +97,8 @@ def command(config: Path | None, *, as_json: bool, yes: bool, **asked: Any) -> N
     processes with the same options share the work.
     """
     from consumer.adapters.kafka_config import admin_conf  # noqa: PLC0415
-    from consumer.adapters.kafka_replay import plan as make_plan  # noqa: PLC0415
+    from consumer.adapters.kafka_offsets import KafkaOffsets  # noqa: PLC0415
+    from consumer.adapters.kafka_replay import keep, plan as make_plan  # noqa: PLC0415
     from consumer.app import run  # noqa: PLC0415
     from consumer.configuration import load  # noqa: PLC0415
     from consumer.replay import ReplayTranslator, reconcile  # noqa: PLC0415
@@ -106,9 +108,14 @@ def command(config: Path | None, *, as_json: bool, yes: bool, **asked: Any) -> N
     conf = admin_conf(settings, "kochava-consumer")
     if not replay.is_dry:
         _make_topic(settings)
-        plan = make_plan(conf, replay.group_id, settings.kafka.topics, replay.span, replay.digest, is_kept=False)
-        _confirm(plan, replay, yes=yes)
-    plan = make_plan(conf, replay.group_id, settings.kafka.topics, replay.span, replay.digest)
+    with KafkaOffsets(conf, replay.group_id) as offsets:
+        plan = make_plan(offsets, settings.kafka.topics, replay.span, replay.digest)
+        if not replay.is_dry:
+            _confirm(plan, replay, yes=yes)
+            # a person may think for long: another process may have begun it, or be through with it by now
+            plan = make_plan(offsets, settings.kafka.topics, replay.span, replay.digest)
+        if plan.is_new:
+            keep(offsets, plan, replay.digest)
     with _progress(plan.left) as watch:
         object.__setattr__(replay, "watch", watch)
         member = run(settings, replay=replay)

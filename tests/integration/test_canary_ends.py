@@ -83,7 +83,7 @@ def test_metadata_of_others_and_a_start_that_is_refused_tell_nothing(wired: Setu
     wired.kafka.delete_group(wired.group)
     with wired.consumer("forgotten") as forgotten:
         assert forgotten.wait(60) == 4
-    assert "kafka-consumer-groups" in forgotten.text()
+    assert "kochava-consumer offsets reset" in forgotten.text()
     for ended in (process, beyond, forgotten):
         assert SEARCH(ended.text()) == [], ended.name
 

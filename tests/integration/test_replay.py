@@ -244,7 +244,7 @@ def test_records_that_retention_removed_before_they_were_read_are_counted(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--from", "2026-10-26T07:33:20", "--to", TO), "names no zone"),
+        (("--from", "2026-10-26T07:33:20", "--to", TO), "in which time zone"),
         (("--from", TO, "--to", FROM), "--to must be later than --from"),
         (("--from", FROM, "--to", TO, "--where", "{path"), "--where: write"),
         (("--from", FROM, "--to", TO, "--rate", "many"), "500/s"),

@@ -70,8 +70,8 @@ FAMILIES = {
     },
     "consumer.adapters.kafka_admin": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_record"},
     "consumer.adapters.kafka_forwarder": {"consumer.adapters.kafka_client"},
-    "consumer.adapters.kafka_offsets": {"consumer.adapters.kafka_client"},
-    "consumer.adapters.kafka_replay": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_positions"},
+    "consumer.adapters.kafka_offsets": {"consumer.adapters.kafka_ages", "consumer.adapters.kafka_client"},
+    "consumer.adapters.kafka_replay": {"consumer.adapters.kafka_offsets", "consumer.adapters.kafka_positions"},
 }
 
 
