@@ -48,10 +48,12 @@ MAY_IMPORT = {
     **dict.fromkeys(PIPELINE, INNER | PIPELINE),
     "consumer.adapters": {*INNER, "consumer.settings", "consumer.secret_file", "consumer.health"},
     "consumer.parts": COMPOSED,
+    "consumer.appraisal": {*COMPOSED, "consumer.parts"},
+    "consumer.dead_letters": {*COMPOSED, "consumer.appraisal"},
     "consumer.app": {*COMPOSED, "consumer.parts"},
     "consumer.sandbox": {"consumer.sandbox", "consumer.errors"},
     "consumer.cli": {*COMPOSED, "consumer.parts", "consumer.app", "consumer.cli", "consumer.configuration",
-                     "consumer.sandbox"},
+                     "consumer.sandbox", "consumer.appraisal", "consumer.dead_letters"},
     "consumer.__main__": {"consumer.cli", "consumer.errors"},
     "consumer": set(),
 }  # fmt: skip
@@ -68,6 +70,8 @@ FAMILIES = {
         "consumer.adapters.kafka_record",
     },
     "consumer.adapters.kafka_admin": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_record"},
+    "consumer.adapters.kafka_dead_letters": {"consumer.adapters.kafka_client", "consumer.adapters.kafka_record"},
+    "consumer.adapters.kafka_redrive": {"consumer.adapters.kafka_client"},
     "consumer.adapters.kafka_forwarder": {"consumer.adapters.kafka_client"},
     "consumer.adapters.kafka_offsets": {"consumer.adapters.kafka_client"},
 }
