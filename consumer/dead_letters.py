@@ -47,11 +47,11 @@ class Examiner:
 
         Args:
             records: of a topic of ours.
-            decode_all: also those that could not be decoded before, but never what kills whoever decodes it.
+            decode_all: also those that could not be decoded or mapped before, but never what kills whoever decodes it.
         """
         letters = [record for record in records if record.value is not None]
         causes = [read_cause(record, self._wire, None) for record in letters]
-        wanted = [not cause.kills_decoders and (decode_all or cause.stage != "decode") for cause in causes]
+        wanted = [not cause.kills_decoders and (decode_all or not cause.is_before_mapping) for cause in causes]
         decoded = self._decode([record for record, is_wanted in zip(letters, wanted, strict=True) if is_wanted])
         for record, cause, is_wanted in zip(letters, causes, wanted, strict=True):
             datum = next(decoded) if is_wanted else None
@@ -62,8 +62,8 @@ class Examiner:
         return iter([None] * len(records) if self._appraiser is None else self._appraiser.decode(records))
 
     def _with_event(self, cause: Cause, datum: Decoded | Undecodable | None) -> Cause:
-        """Add app and event. Never to what could not be decoded once: fingerprints outlive a schema that comes late."""
-        if self._appraiser is None or datum is None or cause.stage == "decode":
+        """Add app and event, where they were known when it was given up."""
+        if self._appraiser is None or datum is None or cause.is_before_mapping:
             return cause
         event = self._appraiser.event(datum)
         return cause if event is None else cause._replace(app=event.app, event=event.name)

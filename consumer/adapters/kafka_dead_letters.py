@@ -81,17 +81,21 @@ class TopicReader:
             KafkaFatalError: the brokers said nothing for `SILENCE_S`, or refused.
         """
         left = {number: span for number, span in spans.items() if span.start < span.end}
-        self._consumer.assign([TopicPartition(topic, number, span.start) for number, span in left.items()])
+        assigned = [TopicPartition(topic, number, span.start) for number, span in left.items()]
+        self._consumer.assign(assigned)
+        self._consumer.resume(assigned)  # a pause of an earlier reading outlives it
         deadline = time.monotonic() + SILENCE_S
         while left:
             batch: list[Record] = []
             for message in self._take():
-                deadline = time.monotonic() + SILENCE_S
+                if message.error() is None:  # that they are away, the client says again and again
+                    deadline = time.monotonic() + SILENCE_S
                 self._note(topic, message, left, batch, progress)
             if time.monotonic() > deadline:
                 raise KafkaFatalError(f"{self._servers} said nothing for {SILENCE_S:.0f} s while {topic} was read")
             if batch:
                 yield batch
+                deadline = time.monotonic() + SILENCE_S  # whoever takes it may take its time
         self._consumer.unassign()
 
     def _take(self) -> list[Message]:

@@ -1,13 +1,17 @@
-"""`kochava-consumer dead-letters`: what was given up, why, and sending it on again."""
+"""`kochava-consumer dead-letters`: what was given up and why; showing it, sending it on again, exporting it."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
+from consumer.cli.dead_letters_export import export
+from consumer.cli.dead_letters_options import iso, printable
+from consumer.cli.dead_letters_redrive import redrive
+from consumer.cli.dead_letters_show import show
 from consumer.cli.options import config_option
 from consumer.cli.output import console
 
@@ -15,18 +19,45 @@ if TYPE_CHECKING:
     from consumer.core.dead_letters import Group
 
 
-@click.group(short_help="List, show, redrive and export what was given up.")
+@click.group(
+    short_help="List, show, redrive and export what was given up.",
+    epilog="""\b
+From the alert to the repair:
+  kochava-consumer dead-letters list                                  what was given up, by cause
+  kochava-consumer dead-letters show --origin in-app-events/0/1234    one of them, values masked
+  kochava-consumer dead-letters redrive --fingerprint 3f9a0c51d2e7    would they be delivered now?
+  kochava-consumer dead-letters redrive --fingerprint 3f9a0c51d2e7 --execute""",
+)
 def command() -> None:
-    """Look at the dead-letter topic, and send on again what would be delivered now."""
+    """Look at the dead-letter topic, and send on again what would be delivered now.
+
+    Joins no group, works beside a running one, and shows nobody's data unless it is told --reveal.
+    """
 
 
-@command.command("list")
+command.add_command(show)
+command.add_command(redrive)
+command.add_command(export)
+
+
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  kochava-consumer dead-letters list
+  kochava-consumer dead-letters list --json | jq 'select(.reason == "unknown_app")'
+  kochava-consumer dead-letters list --topic held     what waits for its app's lane""",
+)
 @config_option
 @click.option("--topic", type=click.Choice(["dead-letter", "held"]), default="dead-letter", show_default=True)
 @click.option("--no-decode", is_flag=True, help="Don't look into the events: no app, no event, other fingerprints.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per group and line.")
 def list_(config: Path | None, topic: str, *, no_decode: bool, as_json: bool) -> None:
-    """Count dead letters by what they have in common."""
+    """Count dead letters by cause, the most frequent first.
+
+    Those with the same stage, reason, status, schema, app and event have the same fingerprint, which `redrive` and
+    `export` take. What could not be decoded or mapped has no app and no event. What was redriven is left out.
+    """
     import orjson  # noqa: PLC0415 - `--help` must not load what it doesn't use
 
     from consumer.cli.dead_letters_desk import Desk  # noqa: PLC0415
@@ -38,9 +69,9 @@ def list_(config: Path | None, topic: str, *, no_decode: bool, as_json: bool) ->
         for each in found:
             click.echo(orjson.dumps(_as_json(each)).decode())
         return
-    console().print(_table(found))
-    total = sum(each.count for each in found)
-    click.echo(f"{total:,} on {desk.topic}", err=True)
+    if found:
+        console().print(_table(found))
+    click.echo(f"{sum(each.count for each in found):,} on {desk.topic}", err=True)
 
 
 def _as_json(of: "Group") -> dict[str, Any]:
@@ -62,22 +93,12 @@ def _table(groups: Sequence["Group"]) -> Table:
     for name in ("stage", "reason", "status", "schema", "app", "event", "first", "last", "for example, from"):
         table.add_column(name, overflow="fold")
     for each in groups:
-        cause = each.cause
         table.add_row(
-            cause.fingerprint,
+            each.cause.fingerprint,
             f"{each.count:,}",
-            *("-" if part is None else printable(str(part)) for part in cause),
+            *(Text("-" if part is None else printable(str(part))) for part in each.cause),
             iso(each.first_ms),
             iso(each.last_ms),
             str(each.example.origin),
         )
     return table
-
-
-def iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(max(0, milliseconds) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def printable(text: str) -> str:
-    """Return *text* of an event so that it can do nothing to a terminal."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:80])

@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextCo
 
 from consumer.adapters.kafka_config import reader_conf
 from consumer.adapters.kafka_dead_letters import Progress, Span, TopicReader
-from consumer.appraisal import Appraiser
+from consumer.appraisal import Appraiser, Verdict
 from consumer.configuration import load
 from consumer.core.dead_letters import Selection
 from consumer.core.retry import RetryPlan
 from consumer.dead_letters import Examiner, Scan
 from consumer.errors import MappingError
+from consumer.ports import Decoded, Undecodable
 from consumer.telemetry import configure_logging
 
 
@@ -46,8 +47,14 @@ class Desk:
     ) -> None:
         self._stack.close()
 
-    def scan(self, selection: Selection, *, judge: bool = False) -> Scan:
+    def judge(self, decoded: Decoded | Undecodable) -> Verdict:
+        """Say what `run` would do with it now."""
+        assert self.appraiser is not None
+        return self.appraiser.judge(decoded)
+
+    def scan(self, selection: Selection, *, judge: bool = False, decode: bool = True) -> Scan:
         """Read the topic; of the held one, what the group has not taken since."""
+        examiner = self.examiner if decode else Examiner(None, self.settings.schemas.wire)
         spans = self.reader.spans(self.topic)
         if self.topic == self.plan.held_topic:
             taken = self.reader.committed(self.topic, list(spans))
@@ -55,7 +62,7 @@ class Desk:
         with progress(
             f"reading {self.topic}", sum(max(0, span.end - span.start) for span in spans.values())
         ) as advance:
-            return self.examiner.scan(self.reader, self.topic, selection, advance, spans=spans, judge=judge)
+            return examiner.scan(self.reader, self.topic, selection, advance, spans=spans, judge=judge)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from consumer.core.wire_format import LOCATE, Body, WireFormat
 
 FINGERPRINT_CHARS = 12
 _SENT = frozenset({f"exhausted_{fault.label}" for fault in Fault if fault.sent})
+_UNMAPPED = frozenset({"mapping_does_not_fit_schema", "other_type"})
 _DEADLY = frozenset({"killed_decoder", "decode_timeout"})
 
 
@@ -64,6 +65,15 @@ class Cause(NamedTuple):
         return _fingerprint(self)
 
     @property
+    def is_before_mapping(self) -> bool:
+        """Whether nobody knew app and event when the record was given up.
+
+        Then the cause never has them: a fingerprint must outlive the schema that comes late and the mended mapping.
+        """
+        of_mapping = self.reason in _UNMAPPED or self.reason.startswith("bad_")
+        return self.stage == "decode" or (self.stage == "map" and of_mapping)
+
+    @property
     def kills_decoders(self) -> bool:
         """Whether records like these took the process along that decoded them: nobody should try again unasked."""
         return self.reason in _DEADLY
@@ -71,7 +81,7 @@ class Cause(NamedTuple):
 
 @lru_cache(maxsize=10_000)
 def _fingerprint(cause: Cause) -> str:
-    text = "\x1f".join("\0" if part is None else str(part) for part in cause)
+    text = "".join("-" if part is None else f"{len(str(part))}:{part}" for part in cause)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:FINGERPRINT_CHARS]
 
 

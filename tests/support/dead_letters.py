@@ -1,13 +1,15 @@
 """Dead letters as the consumer writes them, without a consumer that has to fail first."""
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import Producer
 
 from consumer.core.headers import Hop, write_hop
 from consumer.core.record import Headers
-from tests.support.processes import Setup
+from tests.support.kafka_client import Stored
+from tests.support.processes import Setup, command
 
 
 class Given(NamedTuple):
@@ -44,9 +46,16 @@ def write(setup: Setup, letters: Iterable[Given], topic: str = "") -> None:
     assert producer.flush(60) == 0
 
 
-def origins(records: Sequence[object]) -> list[str]:
+def listed(setup: Setup, *options: str, **environment: str) -> list[dict[str, Any]]:
+    """Return the groups of `dead-letters list`."""
+    done = command(setup, "dead-letters", "list", "--json", *options, **environment)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def origins(records: Sequence[Stored]) -> list[str]:
     """Return TOPIC/PARTITION/OFFSET of where *records* come from, by their headers."""
-    return [
-        "/".join(each.headers[f"kochava-origin-{part}"] for part in ("topic", "partition", "offset"))  # type: ignore[attr-defined]
-        for each in records
-    ]
+    return ["/".join(each.headers[f"kochava-origin-{part}"] for part in _ADDRESS) for each in records]
+
+
+_ADDRESS = ("topic", "partition", "offset")

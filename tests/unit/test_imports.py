@@ -50,10 +50,11 @@ MAY_IMPORT = {
     "consumer.parts": COMPOSED,
     "consumer.appraisal": {*COMPOSED, "consumer.parts"},
     "consumer.dead_letters": {*COMPOSED, "consumer.appraisal"},
+    "consumer.redrive": {*COMPOSED, "consumer.dead_letters"},
     "consumer.app": {*COMPOSED, "consumer.parts"},
     "consumer.sandbox": {"consumer.sandbox", "consumer.errors"},
     "consumer.cli": {*COMPOSED, "consumer.parts", "consumer.app", "consumer.cli", "consumer.configuration",
-                     "consumer.sandbox", "consumer.appraisal", "consumer.dead_letters"},
+                     "consumer.sandbox", "consumer.appraisal", "consumer.dead_letters", "consumer.redrive"},
     "consumer.__main__": {"consumer.cli", "consumer.errors"},
     "consumer": set(),
 }  # fmt: skip
