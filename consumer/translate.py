@@ -105,6 +105,11 @@ class Translator:
         return self._map(decoded) if isinstance(decoded, Decoded) else Refused("decode", decoded.reason)
 
     def _map(self, decoded: Decoded) -> Step:
+        event = self.event(decoded)
+        return self._prepare(event) if isinstance(event, InAppEvent) else event
+
+    def event(self, decoded: Decoded) -> InAppEvent | Filtered | Refused:
+        """Map what was decoded, and judge nothing of it yet."""
         mapping = self._compiled.get(decoded.schema) or self._compile(decoded.schema)
         if isinstance(mapping, Refused):
             return mapping
@@ -112,7 +117,7 @@ class Translator:
             return Filtered("other_type") if self._other_types == "ignore" else Refused("map", "other_type")
         event = mapping.map(decoded.datum)
         if isinstance(event, InAppEvent):
-            return self._prepare(event)
+            return event
         return Filtered(event.reason) if isinstance(event, MappedOut) else Refused("map", event.reason)
 
     def _prepare(self, event: InAppEvent) -> Step:

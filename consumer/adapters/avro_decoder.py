@@ -24,18 +24,9 @@ from consumer.core.schema_guard import (
     resolve,
     survey,
 )
-from consumer.core.wire_format import (
-    BadFrame,
-    SchemaReference,
-    WireFormat,
-    locate_confluent,
-    locate_plain,
-    locate_single_object,
-)
+from consumer.core.wire_format import LOCATE, BadFrame, SchemaReference, WireFormat
 from consumer.errors import SettingsError
 from consumer.ports import Apart, Clock, Decoded, SchemaNeeded, Undecodable
-
-_LOCATE = {"confluent": locate_confluent, "single_object": locate_single_object, "plain": locate_plain}
 
 
 class SchemaSource(Protocol):
@@ -121,7 +112,7 @@ class AvroDecoder:
         Raises:
             SettingsError: a known schema cannot be decoded with.
         """
-        self._locate = _LOCATE[wire]
+        self._locate = LOCATE[wire]
         self._clock = clock
         self._source = source
         self._apart = apart

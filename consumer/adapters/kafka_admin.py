@@ -131,13 +131,16 @@ class KafkaAdmin:
         return {name: self._lag(name) for name in orphans}
 
     def _lag(self, topic: str) -> int:
-        consumer = Consumer({**self._conf, "group.id": self._group_id, "enable.auto.commit": False})
+        consumer = Consumer({**self._conf, "group.id": self._group_id, "enable.auto.commit": False,
+                             "enable.partition.eof": True, "auto.offset.reset": "earliest"})  # fmt: skip
         try:
             numbers = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions
             lag = 0
             for at in consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=TIMEOUT_S):
                 low, high = consumer.get_watermark_offsets(at, timeout=TIMEOUT_S, cached=False)
-                lag += high - max(low, at.offset)
+                start = max(low, at.offset)
+                if start < high and _holds_record(consumer, TopicPartition(topic, at.partition, start)):
+                    lag += high - start
         except KafkaException as error:
             raise self._refuse(error) from None
         else:
@@ -166,3 +169,11 @@ class KafkaAdmin:
         if message.error() is not None or message.offset() != offset:
             raise CheckFailedError(f"{place}: there is no record (see kafka-get-offsets for what the topic holds)")
         return to_record(message)
+
+
+def _holds_record(consumer: Consumer, at: TopicPartition) -> bool:
+    """Say whether a record stands at *at* or behind it: the end of a transaction takes an offset and is none."""
+    consumer.assign([at])
+    message = consumer.poll(TIMEOUT_S)
+    error = None if message is None else message.error()
+    return error is None or error.code() != KafkaError._PARTITION_EOF  # noqa: SLF001 - the client's own name for it

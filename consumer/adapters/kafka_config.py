@@ -84,6 +84,40 @@ def admin_conf(settings: Settings, client_id: str) -> dict[str, Any]:
     }
 
 
+def reader_conf(settings: Settings, client_id: str) -> dict[str, Any]:
+    """Return the properties of a consumer that reads a topic of ours once and joins no group."""
+    return {
+        "queued.max.messages.kbytes": SOURCE_PREFETCH_KIB,
+        **_client(settings),
+        "client.id": f"{client_id}-reader",
+        "bootstrap.servers": settings.kafka.bootstrap_servers,
+        "group.id": settings.kafka.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",  # what retention takes while we read is gone, and that is well
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "log.connection.close": False,
+        "log_level": 0,
+    }
+
+
+def redrive_conf(settings: Settings, client_id: str) -> dict[str, Any]:
+    """Return the properties of the producer that redrives dead letters, in transactions."""
+    conf = producer_conf(settings, f"{client_id}-redrive")
+    conf.pop("message.timeout.ms", None)  # the other name of delivery.timeout.ms
+    return {
+        **conf,
+        # one name for all who redrive for this group: whoever begins later fences who began earlier
+        "transactional.id": f"{settings.kafka.group_id}-redrive",
+        # readers of the retry topic wait behind an open transaction, so a killed redrive's must not stay open for long
+        "transaction.timeout.ms": 15_000,
+        "delivery.timeout.ms": 12_000,
+        "log_level": 0,
+    }
+
+
 _CONSUMER_ONLY = frozenset({
     "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "queued.min.messages",
     "queued.max.messages.kbytes", "fetch.wait.max.ms", "fetch.min.bytes", "fetch.max.bytes", "fetch.message.max.bytes",

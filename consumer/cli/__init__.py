@@ -12,6 +12,7 @@ COMMANDS = {
     "topics": "Show, check and create the retry, held and dead-letter topics.",
     "offsets": "Show where the group stands and what holds it up; reset its offsets, and undo that.",
     "replay": "Send again what stood on the topics between two moments, beside the running group.",
+    "dead-letters": "List, show, redrive and export what was given up.",
     "settings": "Show the effective settings and where each came from; --example to begin.",
     "map": "Show what becomes of one record: the payload, or why there is none.",
     "sandbox": "A stand-in Kochava that checks payloads and misbehaves on request.",
@@ -26,7 +27,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

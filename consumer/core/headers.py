@@ -20,10 +20,13 @@ STAGE = "kochava-stage"
 REASON = "kochava-reason"
 STATUS = "kochava-status"
 UNCONFIRMED = "kochava-unconfirmed"
+REDRIVE_COUNT = "kochava-redrive-count"
+REDRIVEN = "kochava-redriven"
+"""Of a marker on the dead-letter topic (`core.dead_letters`); no event carries it."""
 
 OURS = frozenset({
     ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, ORIGIN_TIMESTAMP_MS, ATTEMPTS, FIRST_FAILURE_MS, NOT_BEFORE_MS, TIER,
-    STAGE, REASON, STATUS, UNCONFIRMED,
+    STAGE, REASON, STATUS, UNCONFIRMED, REDRIVE_COUNT, REDRIVEN,
 })  # fmt: skip
 
 
@@ -42,6 +45,8 @@ class Hop(NamedTuple):
     not_before_ms: int = 0
     was_unconfirmed: bool = False
     """A 2xx that we did not understand came for it once: it may be sent once more at most."""
+    redrive_count: int = 0
+    """How often a person has sent it on from the dead-letter topic."""
 
 
 def read_hop(record: Record, *, is_ours: bool) -> Hop:
@@ -59,6 +64,7 @@ def read_hop(record: Record, *, is_ours: bool) -> Hop:
         tier=ours.get(TIER),
         not_before_ms=_integer(ours.get(NOT_BEFORE_MS), 0),
         was_unconfirmed=ours.get(UNCONFIRMED) == "1",
+        redrive_count=max(0, _integer(ours.get(REDRIVE_COUNT), 0)),
     )
 
 
@@ -83,6 +89,8 @@ def write_hop(source: Headers, hop: Hop, *, stage: str, reason: str, status: int
         ours[STATUS] = str(status)
     if hop.was_unconfirmed:
         ours[UNCONFIRMED] = "1"
+    if hop.redrive_count:
+        ours[REDRIVE_COUNT] = str(hop.redrive_count)
     kept = tuple(header for header in source if header[0] not in OURS)
     return kept + tuple((name, value.encode()) for name, value in ours.items())
 

@@ -5,6 +5,7 @@ object encoding of the Avro specification (a fingerprint before the body), and n
 here, before anybody looks a schema up.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -104,3 +105,10 @@ def locate_single_object(value: bytes, headers: Headers) -> Body | BadFrame:  # 
 def locate_plain(value: bytes, headers: Headers) -> Body | BadFrame:  # noqa: ARG001  one signature for all three
     """Nothing precedes the body."""
     return _PLAIN
+
+
+LOCATE: Mapping[WireFormat, Callable[[bytes, Headers], Body | BadFrame]] = {
+    "confluent": locate_confluent,
+    "single_object": locate_single_object,
+    "plain": locate_plain,
+}

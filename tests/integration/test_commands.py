@@ -5,6 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 import trustme
+from confluent_kafka import Producer, TopicPartition
 
 from tests.support.processes import Setup, command as run, events, sandbox, wait_until
 
@@ -34,6 +35,22 @@ def test_topics_finds_a_retry_topic_that_no_tier_reads(setup: Setup) -> None:
     done = run(setup, "topics")
     assert done.returncode == 5
     assert "7 records wait here and no tier reads them" in done.stdout
+
+
+def test_the_end_of_a_transaction_is_no_record_that_waits_for_a_tier(setup: Setup) -> None:
+    """As `dead-letters redrive` leaves one behind; the tier it went to is configured no more."""
+    setup.create_topics()
+    orphan = f"{setup.topic}.kochava.retry.10m"
+    setup.kafka.create_topic(orphan, 1)
+    producer = Producer({"bootstrap.servers": setup.kafka.bootstrap_servers, "transactional.id": setup.topic})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(orphan, b"x")
+    producer.commit_transaction(30)
+    assert "2 records wait here" in run(setup, "topics").stdout
+    setup.kafka.alter_offsets(setup.group, [TopicPartition(orphan, 0, 1)])
+    done = run(setup, "topics")
+    assert done.returncode == 0, done.stdout
 
 
 def test_check_passes_where_run_would_work(setup: Setup) -> None:

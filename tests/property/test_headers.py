@@ -18,6 +18,7 @@ hops = st.builds(
     tier=st.none() | st.sampled_from(["30s", "5m"]),
     not_before_ms=st.integers(0, 2**45),
     was_unconfirmed=st.booleans(),
+    redrive_count=st.integers(0, 1000),
 )
 
 
@@ -55,5 +56,9 @@ def test_of_two_headers_with_our_name_the_last_one_counts_for_both_readers() -> 
 
 
 def test_a_producer_cannot_pretend_to_be_us() -> None:
-    headers: Headers = (("kochava-attempts", b"99"), ("kochava-origin-topic", b"elsewhere"))
+    headers: Headers = (
+        ("kochava-attempts", b"99"),
+        ("kochava-origin-topic", b"elsewhere"),
+        ("kochava-redrive-count", b"7"),
+    )
     assert read_hop(record(headers), is_ours=False) == Hop("ours", 1, 2, 3)

@@ -50,7 +50,7 @@ def _headers(feed: Feed) -> Headers:
 
 
 def _check_types(hop: Hop) -> None:
-    for number in (hop.partition, hop.offset, hop.timestamp_ms, hop.attempts, hop.not_before_ms):
+    for number in (hop.partition, hop.offset, hop.timestamp_ms, hop.attempts, hop.not_before_ms, hop.redrive_count):
         assert type(number) is int
     assert type(hop.topic) is str
     assert hop.first_failure_ms is None or (type(hop.first_failure_ms) is int and hop.first_failure_ms != 0)
