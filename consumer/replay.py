@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import orjson
+
 from consumer.core.event import InAppEvent
 from consumer.core.known_ids import KnownIds
+from consumer.core.masking import PAYLOAD_NAMES, mask, shown_of
 from consumer.core.record import Record
 from consumer.core.replay import NOT_SELECTED, Selection, Span
 from consumer.core.retry import RetryPlan
@@ -56,7 +59,8 @@ class Notes:
 
     old: int = 0
     """Events whose own time is before the set age."""
-    samples: list[Prepared] = field(default_factory=list)
+    samples: list[tuple[str, Any]] = field(default_factory=list)
+    """App and masked payload of the first events."""
 
 
 class ReplayTranslator(Translator):
@@ -81,7 +85,8 @@ class ReplayTranslator(Translator):
             if event.time_ms is not None and event.time_ms < self._replay.warn_before_ms:
                 self.notes.old += 1
             if self._replay.is_dry and len(self.notes.samples) < SAMPLES:
-                self.notes.samples.append(step)
+                payload = mask(orjson.loads(step.request.body), names=PAYLOAD_NAMES, shown=shown_of(event))
+                self.notes.samples.append((step.app, payload))
         return step
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer.cli.dead_letters_export import export
-from consumer.cli.dead_letters_options import iso, printable
+from consumer.cli.dead_letters_options import TOPICS, iso, printable
 from consumer.cli.dead_letters_redrive import redrive
 from consumer.cli.dead_letters_show import show
 from consumer.cli.options import config_option
@@ -49,7 +49,7 @@ Examples:
   kochava-consumer dead-letters list --topic held     what waits for its app's lane""",
 )
 @config_option
-@click.option("--topic", type=click.Choice(["dead-letter", "held"]), default="dead-letter", show_default=True)
+@click.option("--topic", type=click.Choice(TOPICS), default="dead-letter", show_default=True)
 @click.option("--no-decode", is_flag=True, help="Don't look into the events: no app, no event, other fingerprints.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per group and line.")
 def list_(config: Path | None, topic: str, *, no_decode: bool, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from consumer.core.retry import RetryPlan
 from consumer.dead_letters import Examiner, Scan
 from consumer.errors import MappingError
 from consumer.ports import Decoded, Undecodable
+from consumer.replay import own_topics
 from consumer.telemetry import configure_logging
 
 
@@ -32,7 +33,10 @@ class Desk:
         configure_logging("warning", "console", sys.stderr)  # what we print on standard output is data
         self.settings = load(config, os.environ)
         self.plan = RetryPlan.of(self.settings.topic_prefix, self.settings.retry.tiers)
-        self.topic = self.plan.held_topic if topic == "held" else self.plan.dead_letter_topic
+        of_replays = own_topics(self.settings.topic_prefix).dead_letter_topic
+        named = {"held": self.plan.held_topic, "replay": of_replays}
+        self.topics = (self.plan.dead_letter_topic, *named.values())
+        self.topic = named.get(topic, self.plan.dead_letter_topic)
         self._decode = decode
         self._stack = ExitStack()
 

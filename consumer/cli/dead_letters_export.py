@@ -61,7 +61,7 @@ def export(config: Path | None, *, file_format: str, reveal: bool, file: Path, *
     selection = selection_of(options)
     if file_format == "avro" and not reveal:
         raise click.UsageError("--format avro holds the bytes of the events, which cannot be masked: add --reveal")
-    with Desk(config) as desk:
+    with Desk(config, options["topic"]) as desk:
         found = {letter.place: letter for letter in desk.scan(selection).letters}
         with _opened(file) as out:
             if file_format == "avro":

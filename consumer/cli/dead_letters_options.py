@@ -43,7 +43,11 @@ def addresses(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
     return frozenset(place for value in values if (place := address(ctx, param, value)) is not None)
 
 
+TOPICS = ("dead-letter", "replay", "held")
+"""The running group's dead letters, those of replays, and what waits for its app's lane."""
 _SELECTION = (
+    click.option("--topic", type=click.Choice(TOPICS[:2]), default=TOPICS[0], show_default=True,
+                 help="Those of the running group, or of replays."),
     click.option("--fingerprint", "fingerprints", multiple=True, metavar="F", help="Of `list`. Repeatable."),
     click.option("--origin", "origins", multiple=True, callback=addresses, metavar="TOPIC/PARTITION/OFFSET",
                  help="Where the record came from. Repeatable."),

@@ -55,7 +55,7 @@ def redrive(config: Path | None, *, execute: bool, least_share: float, rate: flo
     selection = selection_of(options)
     if execute and not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here: add --yes")
-    with Desk(config) as desk:
+    with Desk(config, options["topic"]) as desk:
         found = desk.scan(selection, judge=True)
         chosen = plan(found)
         _tell(chosen)

@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from consumer.cli.dead_letters_options import address, iso, printable
+from consumer.cli.dead_letters_options import TOPICS, address, iso, printable
 from consumer.cli.options import config_option
 from consumer.cli.output import console
 from consumer.errors import CheckFailedError
@@ -35,7 +35,7 @@ Examples:
 @click.option("--origin", callback=address, metavar="TOPIC/PARTITION/OFFSET", help="Where the record came from.")
 @click.option(
     "--topic",
-    type=click.Choice(["dead-letter", "held"]),
+    type=click.Choice(TOPICS),
     default="dead-letter",
     show_default=True,
     help="Where --origin is looked for.",
@@ -61,10 +61,9 @@ def show(config: Path | None, place: "Place | None", origin: "Place | None", top
 def _at(desk: "Desk", place: "Place") -> "Record":
     from consumer.dead_letters import read_places  # noqa: PLC0415 - `--help` must be quick
 
-    ours = (desk.plan.dead_letter_topic, desk.plan.held_topic)
-    if place.topic not in ours:
+    if place.topic not in desk.topics:
         raise click.UsageError(
-            f"{place.topic} is neither {' nor '.join(ours)}; --origin looks for what came from there"
+            f"{place.topic} is neither {' nor '.join(desk.topics)}; --origin looks for what came from there"
         )
     span = desk.reader.spans(place.topic).get(place.partition)
     found = span is not None and span.start <= place.offset < span.end

@@ -312,10 +312,10 @@ def _tell(found: "Reconciliation", notes: "Notes | None", replay: "Replay", *, a
 
 
 def _show_samples(notes: "Notes") -> None:
-    from consumer.cli.masking import masked_payload  # noqa: PLC0415
+    import orjson  # noqa: PLC0415
 
-    for step in notes.samples:
-        click.echo(f"{step.app}: {masked_payload(step.request.body)}")
+    for app, payload in notes.samples:
+        click.echo(f"{app}: {orjson.dumps(payload).decode()}")
 
 
 def _forget(conf: dict[str, Any], group_id: str) -> None:

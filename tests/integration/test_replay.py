@@ -216,6 +216,12 @@ def test_failures_go_to_a_dead_letter_topic_of_their_own(
     assert {values[one.value] for one in dead} == {event_id for event_id, _ in made} - accepted
     assert sum(one["count"] for one in numbers(done)["dead"]) == len(dead)  # type: ignore[union-attr, attr-defined, misc]
     assert kafka.read_all(setup.dead_letter) == []
+    kochava.set_rules()
+    again = command(setup, "dead-letters", "redrive", "--topic", "replay", "--all", "--execute", "--yes")
+    assert again.returncode == 0, again.stdout + again.stderr
+    moved = kafka.read_all(setup.tier("1s"))
+    assert {values[one.value] for one in moved} == {event_id for event_id, _ in made} - accepted
+    assert len(moved) == len(dead), "the running group delivers them"
 
 
 def test_records_that_retention_removed_before_they_were_read_are_counted(
