@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+FEW_RECORDS = 32
+"""A read of fewer costs more for each record than for the reading."""
+
 
 @dataclass(slots=True)
 class Intake:
@@ -51,6 +54,7 @@ class InFlightBudget:
 
     @property
     def is_worth_reading(self) -> bool:
-        """A sixteenth is free: enough to wake the readers for, whatever else may be stuck in here."""
-        is_open = not self.closed_for
-        return is_open and self.records * 16 <= self.max_records * 15 and self.bytes * 16 <= self.max_bytes * 15
+        """A sixteenth is free, and a few records: worth waking the readers for, whatever may be stuck in here."""
+        free = self.max_records - self.records
+        is_enough = free >= min(max(self.max_records / 16, FEW_RECORDS), self.max_records / 2)
+        return not self.closed_for and is_enough and self.bytes * 16 <= self.max_bytes * 15

@@ -99,6 +99,7 @@ def _present(parser: argparse.ArgumentParser, names: str) -> list[str]:
 
 def make_bench(folder: Path, cap_s: float, steady_s: float) -> Bench:
     """Prepare what all runs share."""
+    folder.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     chain, ca_file = folder / "chain.pem", folder / "ca.pem"
     chain.write_bytes(pem(authority.issue_cert("localhost")))

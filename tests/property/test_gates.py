@@ -327,7 +327,7 @@ class BudgetMachine(RuleBasedStateMachine):
         assert (self.budget.records, self.budget.bytes) == (records, size_bytes)
         is_shut = bool(self.closed_for)
         assert self.budget.room == (0 if is_shut or size_bytes >= max_bytes else max(0, max_records - records))
-        is_worth_it = max_records - records >= max_records / 16 and max_bytes - size_bytes >= max_bytes / 16
+        is_worth_it = 2 * records <= max_records and max_bytes - size_bytes >= max_bytes / 16  # half of so few
         assert self.budget.is_worth_reading == (is_worth_it and not is_shut)
 
     @invariant()
