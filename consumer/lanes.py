@@ -28,6 +28,8 @@ LATER = 1.1
 """A Retry-After is kept, and up to a tenth longer: not all members and apps at once when it is over."""
 SWEEPS_S = 30.0
 """For so long after the last record of an open lane that was held, or came from the held topic, more are asked for."""
+SLOW_TICKS = 4
+"""An app's answers must have taken long at so many ticks, one after another."""
 _NEWS = 0.02
 """What the last answer counts in the mean of all."""
 
@@ -111,10 +113,13 @@ class Lanes:
 
     def is_slow(self, lane: AppLane, app: str) -> bool:
         """Say whether others have their answers, and the app's take much longer, or its next one has already."""
-        if lane.latency_s > self._least_slow_s:
-            return self._bulkhead.has_others(app)
-        is_silent = (self._ticks - lane.answered_tick - 1) * TICK_S > self._least_slow_s
-        return is_silent and self._answers - lane.answers_seen >= MIN_OTHERS
+        if lane.latency_s > self._least_slow_s:  # for a while: one burst that was late makes no slow app
+            return lane.slow_ticks >= SLOW_TICKS and self._bulkhead.has_others(app)
+        return self._is_silent(lane)
+
+    def _is_silent(self, lane: AppLane) -> bool:
+        is_late = (self._ticks - lane.answered_tick - 1) * TICK_S > self._least_slow_s
+        return is_late and self._answers - lane.answers_seen >= MIN_OTHERS
 
     @property
     def _least_slow_s(self) -> float:
@@ -216,6 +221,8 @@ class Lanes:
         if now >= self._pauses_until:
             self._read_again()
         for app, lane in self._lanes.items():
+            is_slow_now = lane.on_the_wire and (lane.latency_s > self._least_slow_s or self._is_silent(lane))
+            lane.slow_ticks = lane.slow_ticks + 1 if is_slow_now else 0
             if lane.closed_for is not None:
                 self._tick_closed(lane, now)
             elif lane.waiting or now - lane.held_at < SWEEPS_S:

@@ -60,7 +60,7 @@ class Lane(Generic[Item]):
 
     __slots__ = (
         "_policy", "answered_tick", "answers_seen", "closed_for", "held_at", "is_switched_off", "is_timed", "latency_s",
-        "on_the_wire", "probes", "rate", "retries", "waiting",
+        "on_the_wire", "probes", "rate", "retries", "slow_ticks", "waiting",
     )  # fmt: skip
 
     def __init__(self, policy: LanePolicy, *, switched_off: bool = False, rate: Rate | None = None) -> None:
@@ -71,6 +71,8 @@ class Lane(Generic[Item]):
         """The mean of its answers, the last ones counting most."""
         self.answered_tick = 0
         """When it had its last answer, in ticks: none passes while the process itself stands still."""
+        self.slow_ticks = 0
+        """For how many ticks its answers have been taking long, or have been missing."""
         self.answers_seen = 0
         """The answers of all apps when it had its last one: those since are others'."""
         self.retries = FEW_RETRIES

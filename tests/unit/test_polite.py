@@ -321,6 +321,27 @@ def test_one_slow_answer_makes_no_app_slow() -> None:
     on_the_bench(run)
 
 
+def test_a_burst_that_is_late_once_makes_no_app_slow() -> None:
+    """Excludes: the records of one partition, all of one app, wait in the air while something stalls."""
+
+    async def run(rig: Rig) -> None:
+        at = rig.assign()
+        await serve(rig, 20)
+        rig.read(at, *(f"game:{index}" for index in range(60)), *(f"well:{index}" for index in range(20)))
+        await rig.advance(0.25)
+        rig.loop.now += 1
+        for index in range(30):
+            await rig.answer(OK, which=f"game:{index}")
+        for index in range(20):
+            await rig.answer(OK, which=f"well:{index}")
+        await serve(rig, 100)
+        rig.read(at, *(f"game:{index}" for index in range(60, 70)))
+        assert rig.transport.sent[-10:] == [f"game:{index}" for index in range(60, 70)]
+        await rig.answer_all(OK)
+
+    on_the_bench(run, connections=80)
+
+
 def test_whoever_stands_still_itself_takes_no_app_for_slow() -> None:
     """Excludes: after a stall of the process the answers of some apps are read before those of others."""
 
