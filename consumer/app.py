@@ -374,6 +374,10 @@ class Member:
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
         log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)
+        if (replay := self._replay) is not None:
+            log.info("replay.planned", group=replay.group_id, partitions=replay.partitions, records=replay.records,
+                     rule=str(replay.span))  # fmt: skip
+            self._metrics.replaying.set(1)
         if insecure := self._settings.kafka.insecure:
             log.warning("kafka.insecure", properties=",".join(insecure))
         rebalance = Rebalance(self._loop, self._pipeline, self._clock)

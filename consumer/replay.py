@@ -44,6 +44,9 @@ class Replay:
     """Events that are not sent again."""
     warn_before_ms: int = 0
     """Events that say they are older are counted."""
+    partitions: int = 0
+    """Of the plan, and the records that are left of it."""
+    records: int = 0
     watch: Callable[[Seen], None] = lambda _: None
 
 

@@ -1,5 +1,6 @@
 """`kochava-consumer replay`: send again what stood on the topics between two moments, beside the running group."""
 
+import dataclasses
 import os
 import re
 import sys
@@ -117,8 +118,8 @@ def command(config: Path | None, *, as_json: bool, yes: bool, **asked: Any) -> N
         if plan.is_new:
             keep(offsets, plan, replay.digest)
     with _progress(plan.left) as watch:
-        object.__setattr__(replay, "watch", watch)
-        member = run(settings, replay=replay)
+        parts = len(plan.parts)
+        member = run(settings, replay=dataclasses.replace(replay, partitions=parts, records=plan.left, watch=watch))
     found = reconcile(member.metrics)
     notes = member.translator.notes if isinstance(member.translator, ReplayTranslator) else None
     _tell(found, notes, replay, as_json=as_json)

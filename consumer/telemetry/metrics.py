@@ -159,6 +159,7 @@ class Metrics(Collector):
         self.redelivered_skipped = c(
             "kochava_redelivered_skipped", "Records that came again while we had them, and were not sent again."
         )
+        self.replaying = g("kochava_replaying", "1 in a process of a bounded replay: what it sends, it sends again.")
         self.replay_expired = c(
             "kochava_replay_expired", "Records of a bounded replay that retention removed before they were read."
         )

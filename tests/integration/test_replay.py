@@ -128,6 +128,8 @@ def test_two_processes_share_a_replay(setup: Setup, kafka: RealKafka, kochava: S
     ledger = kochava.ledger()
     assert len(ledger) == 6000
     assert set(ledger.values()) == {1}, "nothing crashed, so nothing is sent twice"
+    planned = [json.loads(line) for line in text.splitlines() if '"replay.planned"' in line]
+    assert [(line["partitions"], line["rule"]) for line in planned] == [(4, f"{FROM} to {TO}")] * 2
     delivered = [json.loads(line)["delivered"] for line in text.splitlines() if '"replay.finished"' in line]
     assert len(delivered) == 2
     assert sum(delivered) == 6000
