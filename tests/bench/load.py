@@ -22,6 +22,8 @@ VARIETY = 20_000
 NEIGHBOUR = guid(APPS[0], PLATFORMS[0])
 """The app that a scenario's `neighbour` is about, and the ID that its requests carry."""
 FIRST_SCHEMA = 1001
+COMPRESSES_TO = 10
+"""Padding shrinks to a tenth, as events do; one letter over and over would come out of next to nothing."""
 
 
 def app_id(index: int, of: int) -> str:
@@ -63,7 +65,7 @@ def _variant(number: int) -> dict[str, Any]:
 
 
 def values(scenario: Scenario, count: int, *, padding: int = 0) -> list[bytes]:
-    """Return *count* record values; with *padding*, so many bytes of text in a field that nothing maps."""
+    """Return *count* record values; with *padding*, about so many bytes of text in a field that nothing maps."""
     random = Random(1)
     schemas = [parse_schema(_variant(number)) for number in range(scenario.schemas)]
     made = []
@@ -72,7 +74,8 @@ def values(scenario: Scenario, count: int, *, padding: int = 0) -> list[bytes]:
         if schemas:
             number = index % len(schemas)
             if padding:
-                event[f"extra_{number}"] = "x" * padding
+                block = f"{random.getrandbits(4 * (padding // COMPRESSES_TO)):x}"
+                event[f"extra_{number}"] = block * COMPRESSES_TO
             made.append(encode(event, schemas[number], FIRST_SCHEMA + number))
         else:
             made.append(encode(event, SCHEMA, 2))
