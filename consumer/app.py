@@ -373,8 +373,10 @@ class Member:
             log.warning("admin.not_listening")  # the running member has the port; who watches a replay sees its bar
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
-        log.info("consumer.started", group=self._settings.kafka.group_id, shadow=self._is_shadow)
-        if (replay := self._replay) is not None:
+        replay = self._replay
+        group_id = self._settings.kafka.group_id if replay is None else replay.group_id
+        log.info("consumer.started", group=group_id, shadow=self._is_shadow)
+        if replay is not None:
             log.info("replay.planned", group=replay.group_id, partitions=replay.partitions, records=replay.records,
                      rule=str(replay.span))  # fmt: skip
             self._metrics.replaying.set(1)
@@ -495,8 +497,8 @@ class Member:
             is_idle = self._events.has_joined and now - self._idle_since > IDLE_LOOK_S
             self._idle_since = now if is_idle else self._idle_since
             is_done = is_idle and await asyncio.to_thread(self._is_over_for_all, replay)
-        if is_done and not self._was_told:
-            self._was_told = self.is_replayed = True
+        if is_done and not (self._was_told or self.is_replayed):
+            self.is_replayed = True
             log.info("replay.finished", group=replay.group_id, delivered=metrics.events_delivered.total, dead=dead)
             self.watchdog.start()
             for source in self._sources:
